@@ -46,25 +46,39 @@ func DecodeBatch(buf []byte) (Batch, error) {
 	if err != nil {
 		return Batch{}, err
 	}
-	// A command takes a byte at least, so this bounds what a false count can make us allocate.
-	if count > uint64(len(rest)) {
-		return Batch{}, fmt.Errorf("%w: %d commands in %d bytes", ErrBadBatch, count, len(rest))
-	}
 	b.Commands = make([][]byte, count)
 	for i := range b.Commands {
-		var n uint64
-		if n, rest, err = uvarint(rest); err != nil {
-			return Batch{}, fmt.Errorf("%w: length of command %d", err, i)
+		if b.Commands[i], rest, err = decodeCommand(rest); err != nil {
+			return Batch{}, fmt.Errorf("command %d of %d: %w", i, count, err)
 		}
-		if n > uint64(len(rest)) {
-			return Batch{}, fmt.Errorf("%w: command %d has %d bytes of %d", ErrBadBatch, i, len(rest), n)
-		}
-		b.Commands[i], rest = rest[:n:n], rest[n:]
 	}
 	if len(rest) > 0 {
 		return Batch{}, fmt.Errorf("%w: %d bytes after the last command", ErrBadBatch, len(rest))
 	}
 	return b, nil
+}
+
+// checkBatch is DecodeBatch without the commands, for a leader that only passes them on.
+func checkBatch(buf []byte) (Batch, error) {
+	b, count, rest, err := decodeBatchHeader(buf)
+	for i := uint64(0); i < count && err == nil; i++ {
+		_, rest, err = decodeCommand(rest)
+	}
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("%w: %d bytes after the last command", ErrBadBatch, len(rest))
+	}
+	return b, err
+}
+
+func decodeCommand(b []byte) (command, rest []byte, err error) {
+	n, rest, err := uvarint(b)
+	if err != nil {
+		return nil, nil, err
+	}
+	if n > uint64(len(rest)) {
+		return nil, nil, fmt.Errorf("%w: %d bytes of %d", ErrBadBatch, len(rest), n)
+	}
+	return rest[:n:n], rest[n:], nil
 }
 
 func decodeBatchHeader(buf []byte) (b Batch, count uint64, rest []byte, err error) {
@@ -80,6 +94,10 @@ func decodeBatchHeader(buf []byte) (b Batch, count uint64, rest []byte, err erro
 		if *field, rest, err = uvarint(rest); err != nil {
 			return Batch{}, 0, nil, fmt.Errorf("%w: header", err)
 		}
+	}
+	// A command takes a byte at least, so this bounds what a false count can make the caller allocate.
+	if count > uint64(len(rest)) {
+		return Batch{}, 0, nil, fmt.Errorf("%w: %d commands in %d bytes", ErrBadBatch, count, len(rest))
 	}
 	return b, count, rest, nil
 }

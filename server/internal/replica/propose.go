@@ -72,31 +72,45 @@ func (r *Replica) propose(now view) {
 		return
 	}
 	r.repeat(now)
-	flying := 0
+	flying, hidden := 0, false
 	for _, b := range r.pending {
-		if b.term == now.term { // the others are resolved by this term's first entry, whatever we do
+		switch {
+		case b.term != now.term: // resolved by this term's first entry, whatever we do
+		case b.hidden:
+			hidden = true
+		default:
 			flying++
 		}
 	}
-	for ; r.queue.len() > 0 && flying < r.cfg.MaxBatchesInFlight; flying++ {
-		proposals, size := r.queue.next(r.cfg.MaxEntryBytes)
-		b := &batch{sequence: r.serial + 1, term: now.term, proposals: proposals, sent: r.ticks}
-		data := make([]byte, 0, batchHeaderSize(b.sequence, b.term, len(proposals))+size)
-		data = appendBatchHeader(data, r.cfg.Origin, b.sequence, b.term, len(proposals))
-		for _, p := range proposals {
-			data = appendCommand(data, p.Data)
-		}
-		if err := r.node.Propose(data); err != nil {
-			r.blocked = true // dropped: it stays queued
-			return
-		}
-		if now.role != Leader {
-			b.data = data
-		}
-		r.serial++
-		r.pending = append(r.pending, b)
-		r.queue.drop(len(proposals))
+	// An empty batch makes sure that something of ours follows what a checkpoint has hidden, and so settles it.
+	if hidden && flying == 0 && r.queue.len() == 0 {
+		r.pack(now)
+		return
 	}
+	for ; r.queue.len() > 0 && flying < r.cfg.MaxBatchesInFlight && !r.blocked; flying++ {
+		r.pack(now)
+	}
+}
+
+// pack proposes one batch of what waits. If raft drops it, everything stays as it was and the replica is blocked.
+func (r *Replica) pack(now view) {
+	proposals, size := r.queue.next(r.cfg.MaxEntryBytes)
+	b := &batch{sequence: r.serial + 1, term: now.term, proposals: proposals, sent: r.ticks}
+	data := make([]byte, 0, batchHeaderSize(b.sequence, b.term, len(proposals))+size)
+	data = appendBatchHeader(data, r.cfg.Origin, b.sequence, b.term, len(proposals))
+	for _, p := range proposals {
+		data = appendCommand(data, p.Data)
+	}
+	if r.node.Propose(data) != nil {
+		r.blocked = true
+		return
+	}
+	if now.role != Leader {
+		b.data = data
+	}
+	r.serial++
+	r.pending = append(r.pending, b)
+	r.queue.drop(len(proposals))
 }
 
 // repeat sends a follower's batches of this term again when the oldest was not resolved for an election timeout: the
@@ -196,7 +210,7 @@ func (r *Replica) admitProposal(m *raftpb.Message) error {
 	if e.GetType() != raftpb.EntryNormal {
 		return nil // raft allows one configuration change at a time
 	}
-	b, err := DecodeBatch(e.GetData())
+	b, err := checkBatch(e.GetData())
 	if err != nil {
 		return fmt.Errorf("%w: a proposal from %x: %w", ErrRefused, m.GetFrom(), err)
 	}

@@ -125,7 +125,7 @@ func (r *Replica) admit(m *raftpb.Message) error {
 		return r.admitProposal(m)
 	case raftpb.MsgReadIndex:
 		// Raft would pass it on to the leader it believes in; the reader asks again by itself, and of the right one.
-		if now := r.look(); now.role != Leader || !r.reads.ready(now) {
+		if now := r.look(); now.role != Leader || !r.reads.ready(now) && r.voters() == 1 {
 			return fmt.Errorf("%w: a read index is asked of a member that can not answer", ErrRefused)
 		}
 	}

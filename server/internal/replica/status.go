@@ -86,3 +86,14 @@ func (r *Replica) look() view {
 	}
 	return v
 }
+
+// voters counts the members that vote, before or after a change of members that is under way.
+func (r *Replica) voters() int {
+	n := 0
+	r.node.WithProgress(func(_ uint64, typ raft.ProgressType, _ tracker.Progress) {
+		if typ == raft.ProgressTypePeer {
+			n++
+		}
+	})
+	return n
+}
