@@ -20,8 +20,8 @@ func datasync(f *os.File) error {
 			syncErr = unix.Fdatasync(int(fd))
 		}
 	})
-	if err != nil {
-		return err
+	if err != nil { // it fails for one reason, in words of its own
+		return &os.PathError{Op: "fdatasync", Path: f.Name(), Err: os.ErrClosed}
 	}
 	if syncErr != nil {
 		return &os.PathError{Op: "fdatasync", Path: f.Name(), Err: syncErr}

@@ -53,30 +53,28 @@ func (osFS) List(dir string) ([]string, error) {
 	return names, nil
 }
 
+// MkdirAll syncs the parent even of a directory that it found: whoever made it may have died before doing so. Not being
+// allowed to is no error then.
 func (f osFS) MkdirAll(dir string) error {
+	dir = filepath.Clean(dir)
+	parent := filepath.Dir(dir)
 	err := os.Mkdir(dir, dirPerm)
-	switch {
-	case err == nil:
-	case errors.Is(err, fs.ErrExist):
-		info, statErr := os.Stat(dir)
-		if statErr != nil {
-			return statErr
+	if errors.Is(err, fs.ErrNotExist) && parent != dir {
+		if err := f.MkdirAll(parent); err != nil {
+			return err
 		}
-		if !info.IsDir() {
+		err = os.Mkdir(dir, dirPerm)
+	}
+	if err != nil {
+		if info, statErr := os.Stat(dir); statErr != nil || !info.IsDir() {
+			return err
+		}
+		if err := f.SyncDir(parent); err != nil && !errors.Is(err, fs.ErrPermission) {
 			return err
 		}
 		return nil
-	case errors.Is(err, fs.ErrNotExist) && filepath.Dir(dir) != dir:
-		if err := f.MkdirAll(filepath.Dir(dir)); err != nil {
-			return err
-		}
-		if err := os.Mkdir(dir, dirPerm); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-	default:
-		return err
 	}
-	return f.SyncDir(filepath.Dir(dir))
+	return f.SyncDir(parent)
 }
 
 func (osFS) SyncDir(dir string) error {
