@@ -53,7 +53,7 @@ func (s *Server) registerServices() {
 	pb.RegisterWatchServer(s.clients, rpc.NewWatch(b, limits))
 	healthpb.RegisterHealthServer(s.clients, health.NewServer())
 
-	s.peersGRPC = grpc.NewServer(s.peers.ServerOptions()...)
+	s.peersGRPC = grpc.NewServer(peer.ServerOptions()...)
 	s.peers.Register(s.peersGRPC)
 }
 
