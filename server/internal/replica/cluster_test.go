@@ -145,6 +145,7 @@ func (c *cluster) note(m *member, a *Apply) {
 		for i, p := range e.Proposals {
 			require.Equal(c.t, p.Data, e.Commands[i])
 			f := c.proposals[p.Value.(int)]
+			require.NotNil(c.t, f)
 			f.handed++
 			f.index = e.Index
 			require.Equal(c.t, m.id, f.origin)
