@@ -28,10 +28,7 @@ type blob struct {
 
 func newBlob(n int) *blob {
 	data := make([]byte, n)
-	r := rand.New(rand.NewPCG(uint64(n), 1))
-	for i := range data {
-		data[i] = byte(r.Uint32())
-	}
+	_, _ = rand.NewChaCha8([32]byte{byte(n)}).Read(data) // it never fails
 	return &blob{data: data, size: int64(n), closed: new(atomic.Bool)}
 }
 
@@ -247,7 +244,7 @@ func TestSnapshotFailures(t *testing.T) {
 func TestSnapshotOneAtATimeAndClose(t *testing.T) {
 	for _, closer := range []string{"sender", "receiver"} {
 		t.Run(closer, func(t *testing.T) {
-			b := newBlob(64 << 20) // more than the windows hold
+			b := newBlob(16 << 20) // more than the windows hold
 			sender, receiver, _ := snapshotPair(t, b)
 			started, ended := make(chan struct{}), make(chan error, 1)
 			receiver.onSnapshot = func(_ uint64, _ *raftpb.Message, r io.Reader) error {
