@@ -238,6 +238,36 @@ func TestStaleBatchAppliesAsNothing(t *testing.T) {
 	}
 }
 
+// What a leader decided in its term does not reach the log in another, even if it waited in the queue all the time.
+func TestProposalForOneTerm(t *testing.T) {
+	c := newCluster(t, 3, Config{MaxBatchesInFlight: 1})
+	m := c.elect(1)
+	put := func(term uint64) { c.proposeFor(m, term) }
+	term := m.Status().Term
+	put(term)
+	put(term + 1) // wrong at once
+	c.settle()
+	require.Equal(t, 1, c.proposals[1].handed)
+	require.Equal(t, 1, c.proposals[2].retry)
+	c.lose = isolate(1)
+	put(term) // in flight, to nobody
+	c.work()
+	put(0)
+	put(term)
+	c.settle()
+	require.Equal(t, 2, m.Status().Queued)
+	c.at(2).ForgetLeader()
+	c.at(3).ForgetLeader()
+	c.at(2).Campaign()
+	c.settle()
+	c.lose = nil
+	c.tick(5)
+	require.Equal(t, []int{1, 4}, m.commands())
+	require.Equal(t, 1, c.proposals[5].retry)
+	c.checkFates()
+	c.checkLogs()
+}
+
 // A member that gets a checkpoint instead of the entries can not know what became of its batches.
 func TestCheckpointHidesOutcomes(t *testing.T) {
 	t.Run("of earlier terms", func(t *testing.T) {
@@ -289,6 +319,14 @@ func TestCheckpointHidesOutcomes(t *testing.T) {
 	})
 }
 
+// proposeFor puts a numbered proposal for one term on a member.
+func (c *cluster) proposeFor(m *member, term uint64) {
+	c.next++
+	p := &Proposal{Data: fmt.Appendf(nil, "%d ", c.next), Value: c.next, Term: term}
+	require.NoError(c.t, m.Propose(p))
+	c.proposals[c.next] = &fate{origin: m.id, start: m.start, term: term}
+}
+
 // elect12 makes one of the first two members leader while the third is cut off.
 func (c *cluster) elect12() *member {
 	for i := 0; c.at(1).Status().Role != Leader; i++ {
@@ -337,8 +375,10 @@ func chaos(t *testing.T, seed uint64) *cluster {
 			if k < 4 {
 				c.restart(m)
 			}
-		case k < 14:
+		case k < 13:
 			c.propose(m, rng.IntN(100))
+		case k == 13:
+			c.proposeFor(m, m.Status().Term)
 		case k < 26:
 			for _, m := range c.members {
 				if m.Replica != nil {
