@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/latchkey-go/latchkey/server/internal/replica"
+	"github.com/latchkey-go/latchkey/server/internal/rpc"
 	"github.com/latchkey-go/latchkey/server/internal/state"
 )
 
@@ -197,6 +198,8 @@ func (a *applier) sweep() {
 
 // sweepWaitsMax bounds those who wait for a physical compaction.
 const sweepWaitsMax = 1000
+
+var errTooManySweepWaits = fmt.Errorf("%w: %d wait for a physical compaction", rpc.ErrTooManyRequests, sweepWaitsMax)
 
 // swept returns a channel that is closed once the versions that a compaction
 // at revision removes are gone from memory.

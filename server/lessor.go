@@ -168,7 +168,7 @@ func (l *lessor) propose(term uint64, ids []int64, stop <-chan struct{}) error {
 		return err
 	}
 	w := newWaiter(c, data)
-	w.once = true
+	w.once, w.proposal.Term = true, term
 	if err := l.s.loop.propose(w); err != nil {
 		return err
 	}

@@ -17,7 +17,6 @@ import (
 
 	"github.com/latchkey-go/latchkey/server/internal/peer"
 	"github.com/latchkey-go/latchkey/server/internal/replica"
-	"github.com/latchkey-go/latchkey/server/internal/rpc"
 	"github.com/latchkey-go/latchkey/server/internal/state"
 	"github.com/latchkey-go/latchkey/server/internal/wal"
 	"github.com/latchkey-go/latchkey/server/internal/watch"
@@ -154,7 +153,8 @@ func (s *Server) assemble(rec recovered) error {
 	s.identity = rec.identity
 	s.store = newStore(rec.machine)
 	s.lessor = newLessor(s, s.log)
-	s.hub = watch.NewHub(watch.Config{Archive: rec.checkpoint, Logger: s.log})
+	s.hub = watch.NewHub(watch.Config{Archive: archive{rec.checkpoint, s.store}},
+		rec.machine.History(), rec.machine.CompactRevision())
 	keep, err := parseRetention(s.cfg.AutoCompactionMode, s.cfg.AutoCompactionRetention)
 	if err != nil {
 		return err

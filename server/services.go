@@ -10,6 +10,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/latchkey-go/latchkey/server/internal/peer"
 	"github.com/latchkey-go/latchkey/server/internal/replica"
 	"github.com/latchkey-go/latchkey/server/internal/rpc"
 	"github.com/latchkey-go/latchkey/server/internal/state"
@@ -38,7 +39,6 @@ func (s *Server) registerServices() {
 	b := backend{s}
 	limits := rpc.Limits{RequestBytes: s.cfg.MaxRequestBytes, TxnOps: s.cfg.MaxTxnOps}
 	s.clients = grpc.NewServer(
-		grpc.ForceServerCodecV2(rpc.Codec()),
 		grpc.MaxRecvMsgSize(s.cfg.MaxRequestBytes+messageOverhead),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.InitialWindowSize(streamWindow),
@@ -50,7 +50,6 @@ func (s *Server) registerServices() {
 	pb.RegisterLeaseServer(s.clients, rpc.NewLease(b, b, b))
 	pb.RegisterClusterServer(s.clients, rpc.NewCluster(b, b))
 	pb.RegisterMaintenanceServer(s.clients, rpc.NewMaintenance(b, b))
-	pb.RegisterWatchServer(s.clients, rpc.NewWatch(b, limits))
 	healthpb.RegisterHealthServer(s.clients, health.NewServer())
 
 	s.peersGRPC = grpc.NewServer(peer.ServerOptions()...)

@@ -45,11 +45,11 @@ func WithLog(t testing.TB) Option {
 // member must not be stopped and restarted at the same time.
 type Cluster struct {
 	t       testing.TB
-	client  *client.Client
 	configs []server.Config
 
-	mu      sync.Mutex // protects members
+	mu      sync.Mutex // protects the fields below
 	members []*server.Server
+	client  *client.Client
 }
 
 // One returns a cluster of one member that is ready.
@@ -79,12 +79,6 @@ func New(t testing.TB, n int, opts ...Option) *Cluster {
 	for i := range n {
 		c.WaitReady(i)
 	}
-	cl, err := client.New(client.Config{Endpoints: c.Endpoints()})
-	if err != nil {
-		t.Fatalf("connect: %v", err)
-	}
-	t.Cleanup(func() { _ = cl.Close() })
-	c.client = cl
 	return c
 }
 
@@ -136,7 +130,20 @@ func (c *Cluster) start(i int) error {
 }
 
 // Client returns a client of all members, closed with the test.
-func (c *Cluster) Client() *client.Client { return c.client }
+func (c *Cluster) Client() *client.Client {
+	c.t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.client == nil {
+		cl, err := client.New(client.Config{Endpoints: c.Endpoints()})
+		if err != nil {
+			c.t.Fatalf("connect: %v", err)
+		}
+		c.t.Cleanup(func() { _ = cl.Close() })
+		c.client = cl
+	}
+	return c.client
+}
 
 // Endpoints returns the members' client addresses, in order.
 func (c *Cluster) Endpoints() []string {
