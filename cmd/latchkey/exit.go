@@ -15,6 +15,15 @@ const (
 	exitUncertain = 3 // nobody knows whether the change was made
 )
 
+// The exit codes of `latchkey lock`, beside those of its command; they are
+// the same that timeout(1) and env(1) have.
+const (
+	exitNotAcquired   = 124 // somebody else holds the lock
+	exitFailed        = 125 // the lock could not be taken, or was lost
+	exitNotExecutable = 126
+	exitNotFound      = 127
+)
+
 // usageError is an error of whoever called the program.
 type usageError struct{ err error }
 
