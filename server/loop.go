@@ -26,6 +26,7 @@ type loop struct {
 	stop     chan struct{} // closed by close
 	done     chan struct{} // closed when run has returned
 	lastTick time.Time
+	suspect  suspicion
 }
 
 // outputs is where Work goes.
@@ -130,6 +131,7 @@ func (l *loop) advance(now time.Time) {
 	}
 	for range due {
 		l.r.Tick()
+		l.suspect.tick(l.r)
 	}
 }
 

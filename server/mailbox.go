@@ -32,7 +32,7 @@ func (m *mailbox[T]) put(items ...T) {
 }
 
 // take returns what waits and keeps buf for the next values, so that two
-// slices serve for ever. The result is valid until the call after the next.
+// slices serve for ever. The result is valid until it is passed as buf.
 func (m *mailbox[T]) take(buf []T) []T {
 	clear(buf)
 	m.mu.Lock()

@@ -25,9 +25,21 @@ var _ peer.Handler = peerHandler{}
 func (h peerHandler) Message(m *raftpb.Message) { h.s.loop.step(m) }
 
 // Unreachable tells the replica that messages to a peer may be lost, so that
-// it probes instead of streaming.
+// it probes instead of streaming, and that the leader may be gone.
 func (h peerHandler) Unreachable(id uint64) {
-	h.s.loop.do(func(r *replica.Replica) { r.ReportUnreachable(id) })
+	broken := !h.s.alive(id)
+	h.s.loop.do(func(r *replica.Replica) {
+		r.ReportUnreachable(id)
+		if broken {
+			h.s.loop.suspect.broken(r, id)
+		}
+	})
+}
+
+// alive reports whether a session with the peer is up.
+func (s *Server) alive(id uint64) bool {
+	_, ok := s.peers.Active(id)
+	return ok
 }
 
 func (h peerHandler) Connected(id uint64) { h.s.log.Debug("peer connected", "peer", hex(id)) }

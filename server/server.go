@@ -45,6 +45,8 @@ type Server struct {
 	clients   *grpc.Server
 	peersGRPC *grpc.Server
 
+	inProcess lazyClient
+
 	gauges
 	life
 }
@@ -183,6 +185,7 @@ func (s *Server) assemble(rec recovered) error {
 		appender: s.appender, applier: s.applier, store: s.store,
 		send: s.peers.Send, changed: s.leaderChanged,
 	}, s.cfg.HeartbeatInterval/ticksPerHeartbeat, s.log)
+	s.loop.suspect = suspicion{rank: rank(rec), alive: s.alive}
 	s.publishInitial(rec.machine)
 	s.registerServices()
 	return nil
@@ -209,6 +212,17 @@ func (s *Server) newReplica(rec recovered) (*replica.Replica, error) {
 }
 
 func (s *Server) stateConfig() state.Config { return state.Config{} }
+
+// rank is this member's place among the voters, by id.
+func rank(rec recovered) int {
+	n := 0
+	for _, id := range rec.replica.Snapshot.ConfState.GetVoters() {
+		if id < rec.identity.MemberID {
+			n++
+		}
+	}
+	return n
+}
 
 // publishInitial tells the parts what the recovered machine holds.
 func (s *Server) publishInitial(m *state.Machine) {

@@ -132,6 +132,7 @@ func drain(ctx context.Context, g *grpc.Server) {
 // in: nobody can ask any more before those who answer are gone.
 func (s *Server) janitor() {
 	<-s.stopped.Done()
+	s.inProcess.close()
 	s.clients.Stop()
 	s.peersGRPC.Stop()
 	s.hub.Close()

@@ -52,6 +52,7 @@ type fate struct {
 	start                  int
 	handed, retry, unknown int
 	index                  uint64
+	term                   uint64 // the only one in which it may be handed out; 0: any
 }
 
 func newCluster(t testing.TB, n int, cfg Config) *cluster {
@@ -145,8 +146,12 @@ func (c *cluster) note(m *member, a *Apply) {
 		for i, p := range e.Proposals {
 			require.Equal(c.t, p.Data, e.Commands[i])
 			f := c.proposals[p.Value.(int)]
+			require.NotNil(c.t, f)
 			f.handed++
 			f.index = e.Index
+			if f.term != 0 {
+				require.Equal(c.t, f.term, e.Term)
+			}
 			require.Equal(c.t, m.id, f.origin)
 			require.Equal(c.t, m.start, f.start)
 		}

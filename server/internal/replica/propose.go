@@ -9,8 +9,9 @@ import (
 // queue holds proposals that were not packed yet, oldest first.
 type queue struct {
 	proposals []*Proposal
-	head      int // proposals[:head] are packed and nil
+	head      int // proposals[:head] are packed
 	bytes     int
+	fenced    int // how many have a Term
 }
 
 func (q *queue) len() int { return len(q.proposals) - q.head }
@@ -18,6 +19,28 @@ func (q *queue) len() int { return len(q.proposals) - q.head }
 func (q *queue) push(p *Proposal) {
 	q.proposals = append(q.proposals, p)
 	q.bytes += len(p.Data)
+	if p.Term != 0 {
+		q.fenced++
+	}
+}
+
+// expire removes the proposals that were for another term than this one, and returns them.
+func (q *queue) expire(term uint64) (gone []*Proposal) {
+	if q.fenced == 0 {
+		return nil
+	}
+	var rest queue
+	for _, p := range q.proposals[q.head:] {
+		if p.Term != 0 && p.Term != term {
+			gone = append(gone, p)
+		} else {
+			rest.push(p)
+		}
+	}
+	if len(gone) > 0 {
+		*q = rest
+	}
+	return gone
 }
 
 // next returns the oldest proposals that fit in one entry of maxBytes, at least one, and the size of their commands as
@@ -39,6 +62,9 @@ func (q *queue) next(maxBytes int) ([]*Proposal, int) {
 func (q *queue) drop(n int) {
 	for _, p := range q.proposals[q.head : q.head+n] {
 		q.bytes -= len(p.Data)
+		if p.Term != 0 {
+			q.fenced--
+		}
 	}
 	q.head += n
 	if q.head == len(q.proposals) {

@@ -164,6 +164,7 @@ func (r *Replica) Work() (Work, bool) {
 		r.blocked = false
 	}
 	r.view = now
+	w.Retry = r.queue.expire(now.term)
 	r.propose(now)
 	r.ask(now)
 	w.Send, r.outbox = r.outbox, nil

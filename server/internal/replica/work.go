@@ -63,4 +63,8 @@ type Reads struct {
 type Proposal struct {
 	Data  []byte
 	Value any // the caller's: its waiter, its decoded command
+	// Term, if not 0, is the only term in which the proposal may enter the log; in any other it comes back in
+	// [Work.Retry]. It is for what a leader decides by what it alone knows in its term, such as that a lease has run
+	// out: left in the queue when the term ends, it must not reach the log through the next leader.
+	Term uint64
 }

@@ -1,6 +1,8 @@
 package rpc
 
 import (
+	"bytes"
+
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/proto"
 
@@ -30,26 +32,38 @@ func streamRange(view *state.View, r *pb.RangeRequest, chunkBytes int, send func
 		left = r.Limit
 		last.More = true
 	}
-	key, keys := r.Key, int64(streamChunkKeys)
-	for {
-		page, err := view.Page(key, r.RangeEnd, r.Revision, min(keys, left), r.KeysOnly)
+	page := &pb.RangeRequest{
+		Key: r.Key, RangeEnd: r.RangeEnd, Revision: r.Revision, KeysOnly: r.KeysOnly,
+		Limit: min(streamChunkKeys, left),
+	}
+	for left > 0 {
+		found, err := view.Range(page)
 		if err != nil {
 			return err
 		}
-		left -= int64(len(page))
-		if left <= 0 || len(page) == 0 {
-			last.Kvs = page
-			return send(last)
+		left -= int64(len(found.Kvs))
+		if left <= 0 || len(found.Kvs) == 0 {
+			last.Kvs = found.Kvs
+			break
 		}
-		chunk := &pb.RangeResponse{Kvs: page}
+		chunk := &pb.RangeResponse{Kvs: found.Kvs}
 		if err := send(chunk); err != nil {
 			return err
 		}
-		if size := proto.Size(chunk); size > chunkBytes {
-			keys = max(keys/2, 1)
-		} else if size < chunkBytes/2 {
-			keys *= 2
-		}
-		key = append(append([]byte(nil), page[len(page)-1].Key...), 0)
+		page.Limit = min(nextChunk(page.Limit, proto.Size(chunk), chunkBytes), left)
+		page.Key = append(bytes.Clone(found.Kvs[len(found.Kvs)-1].Key), 0)
+	}
+	return send(last)
+}
+
+// nextChunk is the number of keys of the chunk after one of keys and size.
+func nextChunk(keys int64, size, chunkBytes int) int64 {
+	switch {
+	case size > chunkBytes:
+		return max(keys/2, 1)
+	case size < chunkBytes/2:
+		return keys * 2
+	default:
+		return keys
 	}
 }

@@ -2,6 +2,7 @@ package state
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 )
 
@@ -94,8 +95,28 @@ func (m *Machine) TakeChanges() Changes {
 	return c
 }
 
-// Dump returns the whole state as changes to an empty store: logically the same for equal states, whatever was swept or
-// archived. It is for simulators and tests, and panics when the archive fails.
+// Dump returns the whole state as changes to an empty store. It is the same for logically equal states, whatever was
+// swept or archived. It is for simulators and tests: it reads all of the history, and panics when the archive fails.
 func (m *Machine) Dump() Changes {
-	return Changes{}
+	c := Changes{
+		Index: m.index, Term: m.term, Revision: m.revision, Compact: m.compact,
+		Leases: m.Leases(), Members: m.Members(), SweptTo: max(m.compact, 0),
+	}
+	r := m.reader()
+	merge(m.live, m.dead, "", func(v *Version) bool {
+		n, all := v.discarded(m.compact)
+		for i := n; i < len(v.older); i++ {
+			old, err := r.load(v, i)
+			if err != nil {
+				panic(fmt.Sprintf("state: dump: %v", err))
+			}
+			c.Versions = append(c.Versions, old)
+		}
+		if !all {
+			c.Versions = append(c.Versions, v)
+		}
+		return true
+	})
+	slices.SortFunc(c.Versions, func(a, b *Version) int { return a.Revision().Compare(b.Revision()) })
+	return c
 }

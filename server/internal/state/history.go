@@ -36,7 +36,10 @@ type chunk struct {
 	bytes  int
 }
 
-// First returns the lowest revision from which the events are complete, First-1 = Last when there are none.
+// last returns the revision of the last event.
+func (c *chunk) last() int64 { return c.events[len(c.events)-1].Version.Mod }
+
+// First returns the revision from which the events are complete; it is above Last when there are none.
 func (h History) First() int64 { return h.first }
 
 // Last returns the current revision at the time of the snapshot: the events are complete up to and including it.
@@ -98,18 +101,6 @@ func (h History) find(rev Revision) *Version {
 	return nil
 }
 
-// start returns the lowest revision that is physically held; ok is false when there is none.
-func (h History) start() (rev Revision, ok bool) {
-	switch {
-	case len(h.sealed) > 0:
-		return h.sealed[0].start, true
-	case len(h.tail) > 0:
-		return h.tail[0].Version.Revision(), true
-	default:
-		return Revision{}, false
-	}
-}
-
 // window is the machine's end of the history: it appends events, and drops the oldest chunks once they are archived and
 // more than limit bytes are held. Owned by the machine.
 type window struct {
@@ -168,17 +159,31 @@ func (w *window) drop() {
 	n := 0
 	for n < len(w.sealed) && w.bytes > w.limit {
 		c := w.sealed[n]
-		last := c.events[len(c.events)-1].Version.Mod
-		if last > w.archived {
+		if c.last() > w.archived {
 			break
 		}
 		w.bytes -= c.bytes
 		// The revision that the chunk ends in may go on in the next one: it is no longer complete either.
-		w.first = max(w.first, last+1)
+		w.first = max(w.first, c.last()+1)
 		n++
 	}
 	if n > 0 {
 		w.sealed = slices.Clone(w.sealed[n:])
+	}
+}
+
+// forget drops Prev from the events up to revision rev: where compaction removed versions, the one loaded before an
+// event need not be the one that it replaced.
+func (w *window) forget(rev int64) {
+	h := w.snapshot(rev)
+	for i := range len(h.sealed) + 1 {
+		events := h.chunk(i)
+		for k := range events {
+			if events[k].Version.Mod > rev {
+				return
+			}
+			events[k].Prev = nil
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -236,17 +237,10 @@ func (m *Machine) updateMember(r *Member) (*pb.MemberUpdateResponse, error) {
 	return nil, ErrMemberNotFound
 }
 
-// setMember adds or replaces a member. The list is rebuilt, as Members has handed out the old one's slices.
+// setMember adds or replaces a member. A member's slices are replaced and never written to: Members hands them out.
 func (m *Machine) setMember(member Member) {
 	i, found := slices.BinarySearchFunc(m.members, member.ID, func(a Member, id uint64) int {
-		switch {
-		case a.ID < id:
-			return -1
-		case a.ID > id:
-			return 1
-		default:
-			return 0
-		}
+		return cmp.Compare(a.ID, id)
 	})
 	if found {
 		m.members[i] = member

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"encoding/binary"
 	"hash/crc32"
 	"slices"
@@ -15,12 +16,10 @@ type Revision struct{ Main, Sub int64 }
 
 // Compare returns -1, 0 or +1 as r is before, equal to or after s.
 func (r Revision) Compare(s Revision) int {
-	switch {
-	case r.Main != s.Main:
-		return compareInt(r.Main, s.Main)
-	default:
-		return compareInt(r.Sub, s.Sub)
+	if r.Main != s.Main {
+		return cmp.Compare(r.Main, s.Main)
 	}
+	return cmp.Compare(r.Sub, s.Sub)
 }
 
 // Version is one version of a key: a write, or a tombstone when Deleted. It is immutable once it was handed out, Value
@@ -137,14 +136,3 @@ func (v *Version) checksum(scratch []byte) (uint32, []byte) {
 // text returns b as a string without copying it. It is only for look-ups: the string must not outlive the call that
 // made it, since b belongs to a request.
 func text(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
-
-func compareInt(a, b int64) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	default:
-		return 0
-	}
-}
