@@ -27,6 +27,9 @@ type loop struct {
 	done     chan struct{} // closed when run has returned
 	lastTick time.Time
 	suspect  suspicion
+	waits    deadlines
+	ticks    uint64
+	patience uint64 // ticks after which a request that is not finished has timed out
 }
 
 // outputs is where Work goes.
@@ -41,7 +44,7 @@ type outputs struct {
 // input is one thing for the replica; one field is set.
 type input struct {
 	propose  *waiter
-	read     *readWaiter
+	read     *outcome
 	message  *raftpb.Message
 	appended *replica.Append
 	applied  *replica.Apply
@@ -75,7 +78,7 @@ func (l *loop) propose(w *waiter) error {
 }
 
 // read hands a linearizable read to the replica, or refuses it at once.
-func (l *loop) read(r *readWaiter) error {
+func (l *loop) read(r *outcome) error {
 	if l.waiting.Add(1) > waitingMax {
 		l.waiting.Add(-1)
 		return rpc.ErrTooManyRequests
@@ -133,19 +136,32 @@ func (l *loop) advance(now time.Time) {
 		l.r.Tick()
 		l.suspect.tick(l.r)
 	}
+	l.ticks += uint64(due)
+	l.waits.sweep(l.ticks, l.timeOut)
+}
+
+// timeOut gives up on a request: what became of a write is then not known.
+func (l *loop) timeOut(o *outcome) {
+	if l.r.Status().Leader == 0 {
+		o.finish(nil, rpc.ErrTimeoutLeaderFailed)
+		return
+	}
+	o.finish(nil, rpc.ErrTimeout)
 }
 
 func (l *loop) feed(in *input) {
 	switch {
 	case in.propose != nil:
 		l.waiting.Add(-1)
+		l.waits.add(&in.propose.outcome, l.ticks+l.patience)
 		if err := l.r.Propose(&in.propose.proposal); err != nil {
 			in.propose.finish(nil, rpc.ErrTooManyRequests)
 		}
 	case in.read != nil:
 		l.waiting.Add(-1)
+		l.waits.add(in.read, l.ticks+l.patience)
 		if err := l.r.Read(in.read); err != nil {
-			in.read.finish(rpc.ErrTooManyRequests)
+			in.read.finish(nil, rpc.ErrTooManyRequests)
 		}
 	case in.message != nil:
 		if err := l.r.Step(in.message); err != nil {

@@ -39,11 +39,11 @@ func (b backend) Propose(ctx context.Context, c state.Command) (proto.Message, e
 	if err := s.loop.propose(w); err != nil {
 		return nil, err
 	}
-	if err := s.await(ctx, w.done); err != nil {
+	if err := w.await(ctx); err != nil {
 		w.gone.Store(true)
 		return nil, err
 	}
-	return w.response, w.err
+	return w.response, nil
 }
 
 // Read returns a view with every write that completed before the call.
@@ -73,23 +73,22 @@ func (b backend) WaitCompacted(ctx context.Context, revision int64) error {
 	if err != nil {
 		return err
 	}
-	if err := b.await(ctx, done); err != nil {
-		return err
+	select {
+	case <-done:
+		return b.keeper.saveNow(ctx)
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	return b.keeper.saveNow(ctx)
 }
 
 // confirm returns once this member has applied all that was committed before
 // the call, and, on the leader, once a quorum has said that it still leads.
 func (s *Server) confirm(ctx context.Context) error {
-	r := &readWaiter{done: make(chan struct{}, 1)}
+	r := &outcome{done: make(chan struct{}, 1)}
 	if err := s.loop.read(r); err != nil {
 		return err
 	}
-	if err := s.await(ctx, r.done); err != nil {
-		return err
-	}
-	return r.err
+	return r.await(ctx)
 }
 
 // grows reports whether a command may add to the live data.

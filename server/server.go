@@ -185,6 +185,7 @@ func (s *Server) assemble(rec recovered) error {
 		appender: s.appender, applier: s.applier, store: s.store,
 		send: s.peers.Send, changed: s.leaderChanged,
 	}, s.cfg.HeartbeatInterval/ticksPerHeartbeat, s.log)
+	s.loop.patience = uint64(s.requestTimeout / s.loop.tick)
 	s.loop.suspect = suspicion{rank: rank(rec), alive: s.alive}
 	s.publishInitial(rec.machine)
 	s.registerServices()

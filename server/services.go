@@ -28,6 +28,8 @@ const (
 	messageOverhead = 512 << 10
 	// keepaliveMin is the least time between a client's pings.
 	keepaliveMin = time.Second
+	// streamWorkers serve calls on stacks that have grown already.
+	streamWorkers = 128
 	// streamWindow is the flow-control window of a connection and a stream;
 	// a fixed one spares the probing for a better.
 	streamWindow = 1 << 20
@@ -41,6 +43,7 @@ func (s *Server) registerServices() {
 	s.clients = grpc.NewServer(
 		grpc.MaxRecvMsgSize(s.cfg.MaxRequestBytes+messageOverhead),
 		grpc.MaxSendMsgSize(math.MaxInt32),
+		grpc.NumStreamWorkers(streamWorkers),
 		grpc.InitialWindowSize(streamWindow),
 		grpc.InitialConnWindowSize(streamWindow),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMin, PermitWithoutStream: true}),

@@ -26,7 +26,7 @@ type store struct {
 // readWait is a group of reads that may be served once index is applied.
 type readWait struct {
 	index uint64
-	reads []any // *readWaiter
+	reads []any // *outcome
 }
 
 func newStore(m *state.Machine) *store {
@@ -109,6 +109,6 @@ func (s *store) release() {
 
 func finishReads(reads []any, err error) {
 	for _, r := range reads {
-		r.(*readWaiter).finish(err)
+		r.(*outcome).finish(nil, err)
 	}
 }
