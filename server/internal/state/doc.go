@@ -1,0 +1,2 @@
+// Package state is the replicated machine.
+package state

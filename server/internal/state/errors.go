@@ -1,0 +1,29 @@
+package state
+
+import "errors"
+
+// Conditions that a command or a read can meet. They are results like any other: every member that applies the same
+// entry finds the same one. The caller maps them to etcd's texts.
+var (
+	// ErrCompacted: the revision asked for is below the compact revision.
+	ErrCompacted = errors.New("revision is compacted")
+	// ErrFutureRevision: the revision asked for is above the current one.
+	ErrFutureRevision = errors.New("revision is in the future")
+	// ErrLeaseNotFound: no such lease is granted.
+	ErrLeaseNotFound = errors.New("lease not found")
+	// ErrLeaseExists: a lease with this id is already granted.
+	ErrLeaseExists = errors.New("lease exists")
+	// ErrLeaseTTLTooLarge: the TTL exceeds MaxLeaseTTL.
+	ErrLeaseTTLTooLarge = errors.New("lease TTL is too large")
+	// ErrKeyNotFound: ignore_value or ignore_lease was set for a key that does not exist.
+	ErrKeyNotFound = errors.New("key not found")
+	// ErrMemberNotFound: the command names a member that the cluster does not have.
+	ErrMemberNotFound = errors.New("member not found")
+	// ErrNotReadOnly: the transaction given to View.Txn holds a write.
+	ErrNotReadOnly = errors.New("transaction is not read-only")
+	// ErrCommand: the bytes or the value are not a command of this version.
+	ErrCommand = errors.New("not a command")
+	// ErrArchive: the archive failed, or did not hold what was written. State itself is unharmed, but the member can
+	// not answer; the server stops on it.
+	ErrArchive = errors.New("archive")
+)

@@ -1,0 +1,162 @@
+package state
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/tidwall/btree"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// MaxLeaseTTL is the longest TTL of a lease, in seconds; etcd's.
+const MaxLeaseTTL = 9_000_000_000
+
+// grant is a lease: state knows that it exists, its TTL and its keys. When it ends is the leader's clock's business.
+type grant struct {
+	id, ttl int64
+	keys    btree.Set[string] // live keys whose newest version has Lease == id; sorted, since they are deleted in order
+}
+
+// LeaseInfo describes a lease: its TTL in seconds as granted and the number of keys attached to it.
+type LeaseInfo struct {
+	ID, TTL int64
+	Keys    int
+}
+
+// LeaseEvent tells that a lease was granted, with its TTL in seconds, or that it ended.
+type LeaseEvent struct {
+	ID, TTL int64
+	Revoked bool
+}
+
+// Lease returns the lease with the id.
+func (m *Machine) Lease(id int64) (LeaseInfo, bool) {
+	g := m.leases[id]
+	if g == nil {
+		return LeaseInfo{}, false
+	}
+	return g.info(), true
+}
+
+// LeaseKeys returns the keys attached to a lease, sorted; none when it is unknown.
+func (m *Machine) LeaseKeys(id int64) []string {
+	g := m.leases[id]
+	if g == nil || g.keys.Len() == 0 {
+		return nil
+	}
+	return g.keys.Keys()
+}
+
+// Leases returns all leases, ascending by ID.
+func (m *Machine) Leases() []LeaseInfo {
+	infos := make([]LeaseInfo, 0, len(m.leases))
+	for _, g := range m.leases {
+		infos = append(infos, g.info())
+	}
+	slices.SortFunc(infos, func(a, b LeaseInfo) int { return cmp.Compare(a.ID, b.ID) })
+	return infos
+}
+
+// TakeLeaseEvents returns the grants and ends since the last call, in order. They wait in memory until they are taken.
+func (m *Machine) TakeLeaseEvents() []LeaseEvent {
+	events := m.pending.leaseEvents
+	m.pending.leaseEvents = nil
+	return events
+}
+
+func (g *grant) info() LeaseInfo { return LeaseInfo{ID: g.id, TTL: g.ttl, Keys: g.keys.Len()} }
+
+// grantLease grants a lease. Whoever proposed it has chosen an id and raised the TTL to the least one allowed; an id of
+// zero means no lease everywhere else, so it can not be granted.
+func (m *Machine) grantLease(id, ttl int64) (*pb.LeaseGrantResponse, error) {
+	switch {
+	case id == 0:
+		return nil, ErrLeaseNotFound
+	case ttl > MaxLeaseTTL:
+		return nil, ErrLeaseTTLTooLarge
+	case m.leases[id] != nil:
+		return nil, ErrLeaseExists
+	}
+	ttl = max(ttl, 1)
+	m.leases[id] = &grant{id: id, ttl: ttl}
+	m.noteLease(LeaseEvent{ID: id, TTL: ttl})
+	return &pb.LeaseGrantResponse{Header: m.header(), ID: id, TTL: ttl}, nil
+}
+
+func (m *Machine) revokeLease(id int64) (*pb.LeaseRevokeResponse, error) {
+	g := m.leases[id]
+	if g == nil {
+		return nil, ErrLeaseNotFound
+	}
+	m.endLease(g)
+	return &pb.LeaseRevokeResponse{Header: m.header()}, nil
+}
+
+// expireLeases ends each lease that still exists, in the order given. Each is a revision of its own, so that a watcher
+// sees the keys of one lease go together, and those of another apart.
+func (m *Machine) expireLeases(r *ExpireLeases) *pb.LeaseRevokeResponse {
+	if r.GetTerm() != m.term {
+		return &pb.LeaseRevokeResponse{Header: m.header()}
+	}
+	for _, id := range r.GetIDs() {
+		if g := m.leases[id]; g != nil {
+			m.endLease(g)
+			if m.subs > 0 {
+				m.revision, m.subs = m.revision+1, 0
+			}
+		}
+	}
+	return &pb.LeaseRevokeResponse{Header: m.header()}
+}
+
+// GetIDs returns the ids, none of a nil command.
+func (e *ExpireLeases) GetIDs() []int64 {
+	if e == nil {
+		return nil
+	}
+	return e.IDs
+}
+
+// GetTerm returns the term, 0 of a nil command.
+func (e *ExpireLeases) GetTerm() uint64 {
+	if e == nil {
+		return 0
+	}
+	return e.Term
+}
+
+// endLease deletes the lease and its keys in sorted order (etcd #6558: an order that depends on the member tears the
+// members apart).
+func (m *Machine) endLease(g *grant) {
+	// The lease goes first: deleting a key then finds no lease to detach from, and g.keys stays as it is.
+	delete(m.leases, g.id)
+	g.keys.Scan(func(key string) bool {
+		if v, ok := m.live.Get(key); ok {
+			m.delete(v)
+		}
+		return true
+	})
+	m.noteLease(LeaseEvent{ID: g.id, TTL: g.ttl, Revoked: true})
+}
+
+// moveLease attaches and detaches a key whose newest version becomes v in place of prev, nil when it did not exist.
+func (m *Machine) moveLease(v, prev *Version) {
+	var old int64
+	if prev != nil {
+		old = prev.Lease
+	}
+	if old == v.Lease {
+		return
+	}
+	if g := m.leases[old]; g != nil {
+		g.keys.Delete(v.Key)
+	}
+	if g := m.leases[v.Lease]; g != nil {
+		g.keys.Insert(v.Key)
+	}
+}
+
+func (m *Machine) noteLease(e LeaseEvent) {
+	m.pending.leases = append(m.pending.leases, e.ID)
+	m.pending.leaseEvents = append(m.pending.leaseEvents, e)
+}
