@@ -29,7 +29,8 @@ func (jsonCodec[T]) Decode(b []byte) (v T, err error) {
 // Typed is a set of keys under a prefix whose values are of type T. It is safe for concurrent use, immutable, and holds
 // nothing open.
 type Typed[T any] struct {
-	client *Client
+	root   *Client // that of NewTyped
+	client *Client // with the prefix as its namespace
 	codec  Codec[T]
 }
 
@@ -54,7 +55,7 @@ type TypedEvent[T any] struct {
 
 // NewTyped returns the typed values under the prefix, which by convention ends in "/". Without a codec they are JSON.
 func NewTyped[T any](c *Client, prefix string, codec ...Codec[T]) *Typed[T] {
-	t := &Typed[T]{client: c.Namespace(prefix), codec: JSON[T]()}
+	t := &Typed[T]{root: c, client: c.Namespace(prefix), codec: JSON[T]()}
 	if len(codec) > 0 {
 		t.codec = codec[0]
 	}
@@ -122,7 +123,9 @@ func (t *Typed[T]) swap(ctx context.Context, key string, rev Revision, v T, opts
 // the key stays as it is. See [Client.Update] for the bounds and for what can be uncertain.
 func (t *Typed[T]) Update(ctx context.Context, key string, f func(old T, exists bool) (T, error), opts ...UpdateOption) (Item[T], error) {
 	var item Item[T]
-	err := t.client.Update(ctx, func(tx *Tx) error {
+	// Not from the client with the prefix: a marker of ExactlyOnce must not stand among the values.
+	err := t.root.Update(ctx, func(outer *Tx) error {
+		tx := outer.In(t.client)
 		kv, err := tx.Get(key)
 		exists := err == nil
 		if err != nil && !errors.Is(err, ErrNotFound) {
