@@ -1,4 +1,3 @@
-// Package wal is the replicated log's durable form on one member.
 package wal
 
 import (
@@ -102,15 +101,3 @@ type Stats struct {
 	Rotated  uint64 // segments begun
 	Segments int    // segments that exist
 }
-
-// skeleton
-type Log struct{}
-
-var errTODO = errors.New("wal: not written yet")
-
-func Create(c Config, base Base) (*Log, error) { return nil, errTODO }
-func Open(c Config) (*Log, Recovery, error)    { return nil, Recovery{}, errTODO }
-func (l *Log) Append(b Batch, sync bool) error { return errTODO }
-func (l *Log) Release(index uint64) error      { return errTODO }
-func (l *Log) Close() error                    { return errTODO }
-func (l *Log) Stats() Stats                    { return Stats{} }
