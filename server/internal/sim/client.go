@@ -133,27 +133,18 @@ func (c *kvClient) write(op *operation, finish func(func()), data []byte) {
 	n := c.node
 	c.s.ask(n, func() {
 		n.propose(data, 0, func(o outcome, r *state.Result) {
-			if op.value != "" && (op.kind == opPut || o != applied) {
+			txn, isTxn := resultOf[*pb.TxnResponse](o, r)
+			if op.value != "" && (!isTxn || txn.GetSucceeded()) {
 				c.s.truth.wrote(op.value, o)
 			}
 			switch o {
 			case notApplied:
 				finish(func() { op.dropped = true })
 			case applied:
-				finish(func() { op.answered(r) })
+				finish(func() { op.found = txn.GetSucceeded() })
 			}
 		})
 	})
-}
-
-// answered takes the result of a write. There is none from a member that acknowledges too early.
-func (op *operation) answered(r *state.Result) {
-	if r == nil {
-		return
-	}
-	if txn, ok := r.Response.(*pb.TxnResponse); ok {
-		op.found = txn.GetSucceeded()
-	}
 }
 
 func (c *kvClient) get(op *operation, finish func(func())) {

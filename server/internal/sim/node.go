@@ -23,6 +23,7 @@ type node struct {
 	// Survives everything.
 	disk     *disk.Mem
 	store    *checkpoint
+	readID   []byte                 // of its last read index, for a mutant
 	received map[uint64]*checkpoint // transferred and durable, not installed, by index
 	installs int
 

@@ -26,12 +26,12 @@ type truth struct {
 	digests map[uint64][32]byte
 
 	revision int64
-	events   []state.Event              // in revision order
-	first    map[int64]int              // of the events of a revision
+	events   []state.Event               // in revision order
+	first    map[int64]int               // of the events of a revision
 	keys     map[string][]*state.Version // versions of each key, ascending
-	values   map[string]int             // how often each value was written
-	acked    []string                   // values acknowledged as written
-	refused  map[string]bool            // values reported as not written
+	values   map[string]int              // how often each value was written
+	acked    []string                    // values acknowledged as written
+	refused  map[string]bool             // values reported as not written
 
 	leaders  map[uint64]uint64 // by term
 	expiries map[expiry]time.Duration
