@@ -46,11 +46,16 @@ type kvClient struct {
 	s    *sim
 	id   int
 	node *node
-	done int // calls
 }
+
+// clientKey is a key that the clients use at present.
+type clientKey struct{ number, generation, uses int }
 
 func (s *sim) startClients() {
 	s.startWatchers()
+	for i := range s.Keys {
+		s.keys = append(s.keys, clientKey{number: i})
+	}
 	for i := range s.Clients {
 		c := &kvClient{s: s, id: i, node: s.pick()}
 		s.clients = append(s.clients, c)
@@ -88,7 +93,7 @@ func (c *kvClient) next() {
 	if s.chance(0.02) {
 		c.node = s.pick()
 	}
-	op := &operation{client: c.id, key: fmt.Sprint("k", s.rng.IntN(s.Keys)), call: s.now, ret: never}
+	op := &operation{client: c.id, key: s.key(), call: s.now, ret: never}
 	after := func() { s.after(s.around(s.Think), c.next) }
 	s.after(clientTimeout, func() {
 		if !op.over {
@@ -123,10 +128,17 @@ func (c *kvClient) next() {
 		op.dropped = true
 		c.localRead(op, finish)
 	}
-	c.done++
-	if c.done <= s.HistoryPerClient {
-		s.history = append(s.history, op)
+	s.history = append(s.history, op)
+}
+
+// key draws the key of an operation. Each has a bounded number of operations and then gives way to a fresh one, which
+// bounds the search for a linearization and leaves no operation out of it.
+func (s *sim) key() string {
+	k := &s.keys[s.rng.IntN(s.Keys)]
+	if k.uses++; k.uses > s.HistoryPerKey {
+		k.uses, k.generation = 1, k.generation+1
 	}
+	return fmt.Sprintf("k%d.%d", k.number, k.generation)
 }
 
 func (c *kvClient) write(op *operation, finish func(func()), data []byte) {

@@ -84,7 +84,7 @@ func (s *sim) pause() {
 	}
 	if n.up {
 		s.counts.Pauses++
-		n.pausedUntil = s.now + s.around(3*meanOutage/2)
+		n.pausedUntil = min(s.now+s.around(3*meanOutage/2), s.Active)
 	}
 }
 

@@ -67,7 +67,7 @@ func (n *node) expire() {
 		return
 	}
 	term := n.leases.term
-	n.s.truth.expiring(n, term, ids)
+	n.s.truth.expiring(term, ids)
 	data := encode(state.KindExpireLeases, &state.ExpireLeases{IDs: ids})
 	n.propose(data, term, func(o outcome, _ *state.Result) {
 		if o != applied && n.leases.term == term {

@@ -60,12 +60,12 @@ func (l *locker) then(d time.Duration, fn func()) {
 
 // call runs fn on some member until one answers. fn calls its argument with what is to be done at the client.
 func (l *locker) call(fn func(n *node, reply func(func()))) {
-	over := false
+	over, round := false, l.round
 	n := l.s.pick()
 	l.s.ask(n, func() {
 		fn(n, func(then func()) {
 			l.s.answer(func() {
-				if !over {
+				if !over && round == l.round {
 					over = true
 					l.then(0, then)
 				}
@@ -100,18 +100,20 @@ func (l *locker) begin() {
 			}
 			reply(func() { // an error says that an earlier attempt has succeeded
 				l.deadline = sent + l.ttl()
-				l.keepAlive()
-				l.enqueue()
+				if l.keepAlive() {
+					l.enqueue()
+				}
 			})
 		})
 	})
 }
 
-func (l *locker) keepAlive() {
+// keepAlive renews the lease now and again, until the client can no longer trust in it and begins anew.
+func (l *locker) keepAlive() bool {
 	if l.s.now > l.deadline {
 		l.s.counts.LocksLost++
 		l.begin()
-		return
+		return false
 	}
 	if l.s.chance(l.s.LockerPauses * 0.2) {
 		l.paused = l.s.now + l.s.around(l.ttl()*3/2)
@@ -126,7 +128,8 @@ func (l *locker) keepAlive() {
 			})
 		})
 	})
-	l.then(l.ttl()/5, l.keepAlive)
+	l.then(l.ttl()/5, func() { l.keepAlive() })
+	return true
 }
 
 // enqueue creates the key. If it is there already, an earlier attempt did.

@@ -44,18 +44,18 @@ type Options struct {
 	Transfers    time.Duration
 	Campaigns    time.Duration
 
-	SegmentBytes     int64
-	LogBytes         int
-	HistoryBytes     int
-	EntryBytes       int
-	BatchesInFlight  int
-	Checkpoints      time.Duration // between checkpoints of a member
-	SaveTime         time.Duration // mean duration of one
-	Compactions      time.Duration
-	TTL              int64 // of the lockers' leases, in seconds
-	LockerPauses     float64
-	Mutant           Mutant
-	HistoryPerClient int // operations checked by porcupine
+	SegmentBytes    int64
+	LogBytes        int
+	HistoryBytes    int
+	EntryBytes      int
+	BatchesInFlight int
+	Checkpoints     time.Duration // between checkpoints of a member
+	SaveTime        time.Duration // mean duration of one
+	Compactions     time.Duration
+	TTL             int64 // of the lockers' leases, in seconds
+	LockerPauses    float64
+	Mutant          Mutant
+	HistoryPerKey   int // operations on a key before it gives way to another
 }
 
 // Draw makes the options of a seed. Each seed has a subset of the faults, at rates of its own.
@@ -69,7 +69,7 @@ func Draw(seed uint64) Options {
 		SegmentBytes: 1 << (13 + rng.IntN(6)), LogBytes: 1 << (9 + rng.IntN(9)), HistoryBytes: 1 << (12 + rng.IntN(8)),
 		EntryBytes: 1 << (8 + rng.IntN(12)), BatchesInFlight: 1 + rng.IntN(3),
 		Checkpoints: ms(50 + rng.IntN(500)), SaveTime: ms(1 + rng.IntN(60)), TTL: int64(1 + rng.IntN(2)),
-		HistoryPerClient: 120,
+		HistoryPerKey: 20 + rng.IntN(80),
 	}
 	if rng.IntN(3) == 0 {
 		o.Members = 5

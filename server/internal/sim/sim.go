@@ -41,6 +41,7 @@ type sim struct {
 	clients  []*kvClient
 	lockers  []*locker
 	watchers []*watcher
+	keys     []clientKey
 	history  []*operation
 	values   int // distinct values written
 }

@@ -197,6 +197,10 @@ func (n *node) install(snapshot *raftpb.Snapshot) {
 		n.s.violate("log", "member %d goes back from the checkpoint at %d to one at %d", n.id, n.store.index, ck.index)
 	}
 	n.store = ck
-	clear(n.received)
+	for at := range n.received { // a newer one may be on its way through raft already
+		if at <= index {
+			delete(n.received, at)
+		}
+	}
 	n.installs++
 }

@@ -84,9 +84,10 @@ func (t *truth) elected(n *node, st replica.Status) {
 	t.leads(st.Term, n)
 	t.s.counts.Elections++
 	t.s.note("elected", n.id, st.Term, st.LastIndex)
-	if st.LastIndex < t.index() {
-		t.s.violate("leader", "member %d leads term %d with a log up to %d, but %d was applied",
-			n.id, st.Term, st.LastIndex, t.index())
+	// Votes may come so late that a later term has begun already; its entries are not this leader's to have.
+	earlier := sort.Search(len(t.entries), func(i int) bool { return t.entries[i].term >= st.Term })
+	if at := bootIndex + uint64(earlier); st.LastIndex < at {
+		t.s.violate("leader", "member %d leads term %d with a log up to %d, but %d was applied", n.id, st.Term, st.LastIndex, at)
 	}
 }
 
@@ -251,11 +252,11 @@ func (t *truth) finish() {
 	}
 }
 
-// expiring notes that a node, as leader of a term, decides that leases have run out.
-func (t *truth) expiring(n *node, term uint64, ids []int64) {
+// expiring notes that the leader of a term decides that leases have run out. It may have been deposed without knowing:
+// only what is applied is held against it.
+func (t *truth) expiring(term uint64, ids []int64) {
 	for _, id := range ids {
 		t.expiries[expiry{term, id}] = t.s.now
-		t.checkExpiry(n, id, t.s.now)
 	}
 }
 
