@@ -11,12 +11,13 @@ import (
 
 func main() {
 	a := &app{in: os.Stdin, out: os.Stdout, errOut: os.Stderr, environ: os.Environ()}
-	os.Exit(a.run(os.Args[1:]))
+	os.Exit(a.run(context.Background(), os.Args[1:]))
 }
 
-// run executes one command line and returns the code to exit with.
-func (a *app) run(args []string) int {
-	ctx, stop := interruptible(context.Background())
+// run executes one command line and returns the code to exit with. It ends
+// early when parent does, or on a signal.
+func (a *app) run(parent context.Context, args []string) int {
+	ctx, stop := interruptible(parent)
 	defer stop()
 	root := newRoot(a)
 	root.SetArgs(impliedServer(args))

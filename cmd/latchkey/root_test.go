@@ -19,7 +19,7 @@ func runApp(t *testing.T, env []string, args ...string) (code int, out, errOut s
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	a := &app{in: strings.NewReader(""), out: &stdout, errOut: &stderr, environ: env}
-	code = a.run(args)
+	code = a.run(t.Context(), args)
 	return code, stdout.String(), stderr.String()
 }
 

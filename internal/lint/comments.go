@@ -122,3 +122,20 @@ func callee(call *ast.CallExpr) (pkg, name string) {
 	}
 	return "", ""
 }
+
+// startsGoroutine says whether a file starts one: by a go statement, or by the
+// Go method of a WaitGroup.
+func startsGoroutine(s source) bool {
+	found := false
+	ast.Inspect(s.syntax, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.GoStmt:
+			found = true
+		case *ast.CallExpr:
+			selector, ok := n.Fun.(*ast.SelectorExpr)
+			found = found || ok && selector.Sel.Name == "Go" && len(n.Args) == 1
+		}
+		return !found
+	})
+	return found
+}
