@@ -131,7 +131,7 @@ func (s *snapshots) claim(index uint64) (string, error) {
 // openSnapshot opens the newest checkpoint for a follower. It may be newer
 // than the one that raft named: the message is changed to say so, which raft
 // allows because the follower answers with the index that it really has.
-func (s *Server) openSnapshot(m *raftpb.Message) (peer.SnapshotSource, error) {
+func (s *Server) openSnapshot(m *raftpb.Message) (peer.Snapshot, error) {
 	snap, err := s.keeper.snapshot()
 	if err != nil {
 		return nil, err

@@ -55,7 +55,7 @@ func (s *Server) registerServices() {
 	pb.RegisterMaintenanceServer(s.clients, rpc.NewMaintenance(b, b))
 	healthpb.RegisterHealthServer(s.clients, health.NewServer())
 
-	s.peersGRPC = grpc.NewServer(s.peers.ServerOptions()...)
+	s.peersGRPC = grpc.NewServer(peer.ServerOptions()...)
 	s.peers.Register(s.peersGRPC)
 }
 
