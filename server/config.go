@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/latchkey-go/latchkey/server/internal/disk"
 	"github.com/latchkey-go/latchkey/server/internal/rpc"
 )
 
@@ -74,6 +75,8 @@ type Config struct {
 	// ListenClient and ListenPeer, when set, are used instead of listening on
 	// the URLs: tests hand over sockets that are bound already.
 	ListenClient, ListenPeer net.Listener
+
+	files disk.FS // of the log; the operating system's but in tests of failures
 }
 
 // Defaults of Config, where they are not in its comments' own words.
@@ -127,6 +130,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxTxnOps == 0 {
 		c.MaxTxnOps = rpc.DefaultTxnOps
+	}
+	if c.files == nil {
+		c.files = disk.OS()
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -72,3 +72,7 @@ func (s *Server) WaitLeader(ctx context.Context) (uint64, error) {
 
 // ID returns the member's id, which is in every response header.
 func (s *Server) ID() uint64 { return s.identity.MemberID }
+
+// InstalledCheckpoints returns how many checkpoints of other members this one
+// has taken over since it started, because its log was too far behind.
+func (s *Server) InstalledCheckpoints() int64 { return s.installed.Load() }

@@ -56,6 +56,7 @@ type gauges struct {
 	revision, compacted     atomic.Int64
 	liveBytes, historyBytes atomic.Int64
 	leadership              leadership
+	installed               atomic.Int64 // received checkpoints
 }
 
 // life is how a member ends: stopped is cancelled, with the reason, by Stop,
