@@ -2,6 +2,7 @@ package state
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"testing"
@@ -17,10 +18,11 @@ type memory struct {
 	versions map[Revision]Version
 	leases   map[int64]int64
 	fail     error
+	met      tally
 }
 
 func newMemory() *memory {
-	return &memory{versions: map[Revision]Version{}, leases: map[int64]int64{}}
+	return &memory{versions: map[Revision]Version{}, leases: map[int64]int64{}, met: tally{}}
 }
 
 func (a *memory) save(c Changes) {
@@ -28,6 +30,7 @@ func (a *memory) save(c Changes) {
 		a.versions[v.Revision()] = plain(v)
 	}
 	for _, rev := range c.Removed {
+		a.met["removed"]++
 		delete(a.versions, rev)
 	}
 	for _, l := range c.Leases {
@@ -49,6 +52,7 @@ func (a *memory) Version(rev Revision) (*Version, error) {
 	if !ok || a.fail != nil {
 		return nil, a.fail
 	}
+	a.met["archive read"]++
 	return &v, nil
 }
 
@@ -76,6 +80,7 @@ type world struct {
 	index   uint64
 	loaded  int64 // compact revision when m was last loaded; below it events may have lost their Prev
 	olds    []old
+	met     tally
 }
 
 // old is a view with the model as it was when the view was taken.
@@ -89,8 +94,9 @@ func config(a Archive) Config {
 		Members: []Member{{ID: 2, Name: "two"}, {ID: 1, PeerURLs: []string{"http://one"}, Learner: true}}}
 }
 
-func newWorld(t *rapid.T) *world {
-	w := &world{T: t, model: newModel(), archive: newMemory(), loaded: neverCompacted}
+func newWorld(t *rapid.T, met tally) *world {
+	w := &world{T: t, model: newModel(), archive: newMemory(), loaded: neverCompacted, met: met}
+	w.archive.met = met
 	w.m, w.twin = New(config(w.archive)), New(config(nil))
 	for _, member := range config(nil).Members {
 		w.model.members[member.ID] = member
@@ -98,13 +104,34 @@ func newWorld(t *rapid.T) *world {
 	return w
 }
 
-func TestMachineAgreesWithModel(t *testing.T) { rapid.Check(t, agrees) }
+// tally counts what happened in all runs: a run in which nothing of interest happened proves nothing.
+type tally map[string]int
 
-func FuzzMachine(f *testing.F) { f.Fuzz(rapid.MakeFuzz(agrees)) }
+func TestMachineAgreesWithModel(t *testing.T) {
+	const rounds = 6 // of as many checks as rapid is told to make, 100 by default
+	met := tally{}
+	for range rounds {
+		rapid.Check(t, func(t *rapid.T) { agrees(t, met) })
+	}
+	for _, what := range []string{
+		ErrCompacted.Error(), ErrFutureRevision.Error(), ErrLeaseNotFound.Error(), ErrLeaseExists.Error(),
+		ErrLeaseTTLTooLarge.Error(), ErrKeyNotFound.Error(), ErrMemberNotFound.Error(),
+		"*etcdserverpb.PutResponse", "*etcdserverpb.DeleteRangeResponse", "*etcdserverpb.TxnResponse",
+		"*etcdserverpb.CompactionResponse", "*etcdserverpb.LeaseGrantResponse", "*etcdserverpb.LeaseRevokeResponse",
+		"*etcdserverpb.MemberUpdateResponse", "*etcdserverpb.RangeResponse",
+		"archive read", "dropped", "removed", "half swept at restart", "lost to a compaction", "several writes in one revision",
+	} {
+		require.Greater(t, met[what], rounds, "%s happened too seldom: %v", what, met)
+	}
+}
+
+func FuzzMachine(f *testing.F) {
+	f.Fuzz(rapid.MakeFuzz(func(t *rapid.T) { agrees(t, tally{}) }))
+}
 
 // agrees drives a world through random steps.
-func agrees(t *rapid.T) {
-	w := newWorld(t)
+func agrees(t *rapid.T, met tally) {
+	w := newWorld(t, met)
 	steps := []func(){
 		w.apply, w.apply, w.apply, w.apply, w.read, w.read, w.sweep, w.sweep, w.keepView, w.checkpoint, w.settle,
 		w.restart, w.transfer,
@@ -147,6 +174,11 @@ func (w *world) copies(batch []Command) []Command {
 
 func (w *world) same(want proto.Message, wantErr error, got proto.Message, err error, request any) {
 	require.ErrorIs(w, err, wantErr, "%v", request)
+	if wantErr != nil {
+		w.met[wantErr.Error()]++
+	} else {
+		w.met[fmt.Sprintf("%T", got)]++
+	}
 	if wantErr == nil && !proto.Equal(want, got) {
 		require.Equal(w, want, got, "%v", request)
 	}
@@ -191,11 +223,17 @@ func (w *world) compare() {
 func (w *world) compareHistory(m *Machine, loaded int64) {
 	h := m.History()
 	require.Equal(w, w.model.rev, h.Last())
+	if h.First() > max(loaded, firstRevision) {
+		w.met["dropped"]++
+	}
 	events := map[Revision]Event{}
 	last := Revision{}
 	for e := range h.From(0) {
 		require.Positive(w, e.Version.Revision().Compare(last), "order")
 		last = e.Version.Revision()
+		if last.Sub > 0 {
+			w.met["several writes in one revision"]++
+		}
 		events[last] = e
 	}
 	latest := map[string]written{}
@@ -266,6 +304,7 @@ func (w *world) readView(v *View, m *model) {
 // thing that can change for it.
 func (w *world) sameRead(m *model, want proto.Message, wantErr error, got proto.Message, err error, q any) {
 	if wantErr == nil && errors.Is(err, ErrCompacted) && m.compact < w.model.compact {
+		w.met["lost to a compaction"]++
 		return
 	}
 	w.same(want, wantErr, got, err, q)
@@ -326,6 +365,9 @@ func (w *world) settle() {
 
 // restart loads the machine from the archive, swept or not.
 func (w *world) restart() {
+	if w.m.sweep.active && w.m.sweep.begun {
+		w.met["half swept at restart"]++
+	}
 	w.archive.save(w.m.TakeChanges())
 	l := NewLoader(config(w.archive))
 	for _, id := range slices.Sorted(maps.Keys(w.archive.leases)) {
