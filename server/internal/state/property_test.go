@@ -2,7 +2,9 @@ package state
 
 import (
 	"errors"
+	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -17,10 +19,11 @@ type memory struct {
 	versions map[Revision]Version
 	leases   map[int64]int64
 	fail     error
+	met      tally
 }
 
 func newMemory() *memory {
-	return &memory{versions: map[Revision]Version{}, leases: map[int64]int64{}}
+	return &memory{versions: map[Revision]Version{}, leases: map[int64]int64{}, met: tally{}}
 }
 
 func (a *memory) save(c Changes) {
@@ -28,6 +31,7 @@ func (a *memory) save(c Changes) {
 		a.versions[v.Revision()] = plain(v)
 	}
 	for _, rev := range c.Removed {
+		a.met["removed"]++
 		delete(a.versions, rev)
 	}
 	for _, l := range c.Leases {
@@ -49,6 +53,7 @@ func (a *memory) Version(rev Revision) (*Version, error) {
 	if !ok || a.fail != nil {
 		return nil, a.fail
 	}
+	a.met["archive read"]++
 	return &v, nil
 }
 
@@ -69,13 +74,15 @@ func (a *memory) sorted() []Revision {
 // world holds a machine with an archive and a tiny window, a twin that keeps all in memory and is swept at other times,
 // and the model. All get the same log and must agree at every step.
 type world struct {
-	*rapid.T
+	require.TestingT
+	pick    func(n int, label string) int // 0 <= result < n
 	m, twin *Machine
 	model   *model
 	archive *memory
 	index   uint64
 	loaded  int64 // compact revision when m was last loaded; below it events may have lost their Prev
 	olds    []old
+	met     tally
 }
 
 // old is a view with the model as it was when the view was taken.
@@ -89,8 +96,9 @@ func config(a Archive) Config {
 		Members: []Member{{ID: 2, Name: "two"}, {ID: 1, PeerURLs: []string{"http://one"}, Learner: true}}}
 }
 
-func newWorld(t *rapid.T) *world {
-	w := &world{T: t, model: newModel(), archive: newMemory(), loaded: neverCompacted}
+func newWorld(t require.TestingT, pick func(n int, label string) int, met tally) *world {
+	w := &world{TestingT: t, pick: pick, model: newModel(), archive: newMemory(), loaded: neverCompacted, met: met}
+	w.archive.met = met
 	w.m, w.twin = New(config(w.archive)), New(config(nil))
 	for _, member := range config(nil).Members {
 		w.model.members[member.ID] = member
@@ -98,19 +106,47 @@ func newWorld(t *rapid.T) *world {
 	return w
 }
 
-func TestMachineAgreesWithModel(t *testing.T) { rapid.Check(t, agrees) }
+// tally counts what happened in all runs: a run in which nothing of interest happened proves nothing.
+type tally map[string]int
 
-func FuzzMachine(f *testing.F) { f.Fuzz(rapid.MakeFuzz(agrees)) }
+// Short runs, for which rapid finds a still shorter one when they fail.
+func TestMachineAgreesWithModel(t *testing.T) { rapid.Check(t, shortRun) }
 
-// agrees drives a world through random steps.
-func agrees(t *rapid.T) {
-	w := newWorld(t)
-	steps := []func(){
-		w.apply, w.apply, w.apply, w.apply, w.read, w.read, w.sweep, w.sweep, w.keepView, w.checkpoint, w.settle,
-		w.restart, w.transfer,
+func FuzzMachine(f *testing.F) { f.Fuzz(rapid.MakeFuzz(shortRun)) }
+
+func shortRun(t *rapid.T) {
+	pick := func(n int, label string) int { return rapid.IntRange(0, n-1).Draw(t, label) }
+	newWorld(t, pick, tally{}).run(1 + pick(60, "steps"))
+}
+
+// Long runs, in which all that can happen does.
+func TestMachineAgreesWithModelForLong(t *testing.T) {
+	const runs, steps = 60, 250
+	met := tally{}
+	for range runs {
+		seed := rand.Uint64()
+		t.Logf("seed %#x", seed)
+		r := rand.New(rand.NewPCG(seed, 0))
+		newWorld(t, func(n int, _ string) int { return r.IntN(n) }, met).run(steps)
 	}
-	for range rapid.IntRange(1, 60).Draw(t, "steps") {
-		steps[rapid.IntRange(0, len(steps)-1).Draw(t, "step")]()
+	for _, what := range []string{
+		ErrCompacted.Error(), ErrFutureRevision.Error(), ErrLeaseNotFound.Error(), ErrLeaseExists.Error(),
+		ErrLeaseTTLTooLarge.Error(), ErrKeyNotFound.Error(), ErrMemberNotFound.Error(),
+		"*etcdserverpb.PutResponse", "*etcdserverpb.DeleteRangeResponse", "*etcdserverpb.TxnResponse",
+		"*etcdserverpb.CompactionResponse", "*etcdserverpb.LeaseGrantResponse", "*etcdserverpb.LeaseRevokeResponse",
+		"*etcdserverpb.MemberUpdateResponse", "*etcdserverpb.RangeResponse",
+		"archive read", "dropped", "removed", "half swept at restart", "lost to a compaction",
+		"several writes in one revision",
+	} {
+		require.Greater(t, met[what], runs, "%s happened too seldom: %v", what, met)
+	}
+}
+
+// run drives a world through random steps.
+func (w *world) run(n int) {
+	for range n {
+		pick(w, "step", w.apply, w.apply, w.apply, w.apply, w.read, w.read, w.sweep, w.sweep, w.keepView, w.checkpoint,
+			w.settle, w.restart, w.transfer)()
 		w.compare()
 	}
 	w.read()
@@ -120,7 +156,7 @@ func agrees(t *rapid.T) {
 
 // apply applies a batch and compares all results. The machines get decoded copies, since they own what they are given.
 func (w *world) apply() {
-	batch := make([]Command, rapid.IntRange(0, 4).Draw(w.T, "batch"))
+	batch := make([]Command, w.pick(5, "batch"))
 	for i := range batch {
 		batch[i] = w.command()
 	}
@@ -147,6 +183,11 @@ func (w *world) copies(batch []Command) []Command {
 
 func (w *world) same(want proto.Message, wantErr error, got proto.Message, err error, request any) {
 	require.ErrorIs(w, err, wantErr, "%v", request)
+	if wantErr != nil {
+		w.met[wantErr.Error()]++
+	} else {
+		w.met[fmt.Sprintf("%T", got)]++
+	}
 	if wantErr == nil && !proto.Equal(want, got) {
 		require.Equal(w, want, got, "%v", request)
 	}
@@ -191,11 +232,17 @@ func (w *world) compare() {
 func (w *world) compareHistory(m *Machine, loaded int64) {
 	h := m.History()
 	require.Equal(w, w.model.rev, h.Last())
+	if h.First() > max(loaded, firstRevision) {
+		w.met["dropped"]++
+	}
 	events := map[Revision]Event{}
 	last := Revision{}
 	for e := range h.From(0) {
 		require.Positive(w, e.Version.Revision().Compare(last), "order")
 		last = e.Version.Revision()
+		if last.Sub > 0 {
+			w.met["several writes in one revision"]++
+		}
 		events[last] = e
 	}
 	latest := map[string]written{}
@@ -238,12 +285,12 @@ func (w *world) read() {
 
 // readView asks a view for one range and one transaction.
 func (w *world) readView(v *View, m *model) {
-	q := w.rangeRequest()
+	q := w.rangeRequest(m)
 	want, wantErr := m.readRange(q)
 	got, err := v.Range(q)
 	w.sameRead(m, want, wantErr, got, err, q)
 
-	x := w.readOnlyTxn(2)
+	x := w.readOnlyTxn(m, 2)
 	c := m.choose(x)
 	wantErr = m.possible(c)
 	var wantTxn *pb.TxnResponse
@@ -266,6 +313,7 @@ func (w *world) readView(v *View, m *model) {
 // thing that can change for it.
 func (w *world) sameRead(m *model, want proto.Message, wantErr error, got proto.Message, err error, q any) {
 	if wantErr == nil && errors.Is(err, ErrCompacted) && m.compact < w.model.compact {
+		w.met["lost to a compaction"]++
 		return
 	}
 	w.same(want, wantErr, got, err, q)
@@ -281,8 +329,8 @@ func (w *world) keepView() {
 }
 
 func (w *world) sweep() {
-	w.m.Sweep(rapid.IntRange(1, 4).Draw(w.T, "keys"))
-	if rapid.Bool().Draw(w.T, "twin") {
+	w.m.Sweep(1 + w.pick(4, "keys"))
+	if w.pick(2, "twin") == 0 {
 		w.twin.Sweep(100)
 	}
 }
@@ -290,7 +338,7 @@ func (w *world) sweep() {
 // checkpoint moves the changes to the archive; what they hold may leave memory.
 func (w *world) checkpoint() {
 	c := w.m.TakeChanges()
-	if rapid.Bool().Draw(w.T, "merged") {
+	if w.pick(2, "merged") == 0 {
 		w.apply()
 		c.Merge(w.m.TakeChanges())
 	}
@@ -326,6 +374,9 @@ func (w *world) settle() {
 
 // restart loads the machine from the archive, swept or not.
 func (w *world) restart() {
+	if w.m.sweep.active && w.m.sweep.begun {
+		w.met["half swept at restart"]++
+	}
 	w.archive.save(w.m.TakeChanges())
 	l := NewLoader(config(w.archive))
 	for _, id := range slices.Sorted(maps.Keys(w.archive.leases)) {
