@@ -296,8 +296,8 @@ func (k *keeper) receive(ctx context.Context, l *link) {
 	if err != nil {
 		return
 	}
-	ep.enter()
-	defer ep.leave()
+	ep.streams.Add(1)
+	defer ep.streams.Add(-1)
 	giveUp := time.AfterFunc(linkOpenTimeout, l.cancel)
 	stream, err := k.core.transport.stream(ctx, ep, streamKeepAlive, methodKeepAlive.full)
 	giveUp.Stop()
