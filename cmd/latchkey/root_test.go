@@ -164,7 +164,7 @@ func TestColorsAreForTerminals(t *testing.T) {
 func TestInterruptedCarriesTheShellsCode(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(interrupted{15})
-	cause, ok := context.Cause(ctx).(interrupted)
+	cause, ok := signalOf(ctx)
 	require.True(t, ok)
 	require.Equal(t, 143, cause.code())
 }

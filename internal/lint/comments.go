@@ -78,8 +78,7 @@ func isKnownMethod(f *ast.FuncDecl) bool {
 // synctest bubble, where time is virtual, and testify's polling assertions.
 func checkSleep(s source) []Fault {
 	var faults []Fault
-	var visit func(n ast.Node) bool
-	visit = func(n ast.Node) bool {
+	visit := func(n ast.Node) bool {
 		call, ok := n.(*ast.CallExpr)
 		if !ok {
 			return true
