@@ -133,7 +133,6 @@ func (w *window) append(e Event) {
 	w.tail = append(w.tail, e)
 	w.tailBytes += n
 	w.bytes += n
-	w.drop()
 }
 
 // holds reports whether the version written at rev is in the window.

@@ -43,15 +43,13 @@ func (l *Loader) Version(v *Version) error {
 		Deleted: v.Deleted,
 	}
 	m := l.m
-	from, to := m.live, m.live
-	if _, dead := m.dead.Get(c.Key); dead {
-		from = m.dead
+	prev, ok := m.live.Get(c.Key)
+	if !ok {
+		prev, ok = m.dead.Get(c.Key)
 	}
-	if c.Deleted {
-		to = m.dead
+	if ok {
+		c.Key = prev.Key
 	}
-	prev, _ := from.Delete(c.Key)
-	to.Set(c.Key, c)
 	m.write(c, prev)
 	m.pending.versions = m.pending.versions[:0]
 	return nil
