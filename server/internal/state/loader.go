@@ -43,12 +43,15 @@ func (l *Loader) Version(v *Version) error {
 		Deleted: v.Deleted,
 	}
 	m := l.m
-	prev, ok := m.live.Get(c.Key)
-	if !ok {
-		prev, ok = m.dead.Get(c.Key)
-	}
-	if ok {
-		c.Key = prev.Key
+	var prev *Version
+	if c.Deleted {
+		prev, _ = m.live.Delete(c.Key)
+		// Two tombstones in a row are left when a sweep was cut short between the versions of a key.
+		if last, again := m.dead.Set(c.Key, c); again {
+			prev = last
+		}
+	} else if prev, _ = m.live.Set(c.Key, c); prev == nil {
+		prev = m.buried(c.Key)
 	}
 	m.write(c, prev)
 	m.pending.versions = m.pending.versions[:0]

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/binary"
 	"hash/crc32"
-	"slices"
 	"sort"
 	"unsafe"
 
@@ -113,7 +112,7 @@ func (v *Version) discarded(rev int64) (older int, all bool) {
 // old one can be collected.
 func (v *Version) trimmed(n int) *Version {
 	c := *v
-	c.older = slices.Clone(v.older[n:])
+	c.older = append([]past(nil), v.older[n:]...)
 	return &c
 }
 
@@ -133,6 +132,5 @@ func (v *Version) checksum(scratch []byte) (uint32, []byte) {
 	return crc32.Update(crc32.Update(0, castagnoli, b), castagnoli, v.Value), b
 }
 
-// text returns b as a string without copying it. It is only for look-ups: the string must not outlive the call that
-// made it, since b belongs to a request.
+// text returns b as a string without copying it: for as long as the string is used, nobody may write to b.
 func text(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
