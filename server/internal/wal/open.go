@@ -141,6 +141,9 @@ func (o *opening) read() (err error) {
 		if err := o.segment(number, i == 0, newest); err != nil {
 			return err
 		}
+		if err := o.checkSeal(newest); err != nil {
+			return err
+		}
 		if newest {
 			break
 		}
@@ -150,11 +153,17 @@ func (o *opening) read() (err error) {
 		}
 		o.file = nil
 	}
-	if p := o.previous; p != nil && !p.sealed && (o.mark != nil || len(o.offsets) > 1) {
-		return &DamageError{File: c.path(segmentName(p.number)), Offset: p.end,
-			Reason: "the segment's seal is missing, and the next segment has batches that were written after it"}
-	}
 	return o.checkMark()
+}
+
+// checkSeal refuses a segment that follows one without a seal, unless a crash can have come just before the seal.
+func (o *opening) checkSeal(newest bool) error {
+	p := o.previous
+	if p == nil || p.sealed || newest && o.mark == nil && len(o.offsets) == 1 {
+		return nil
+	}
+	return &DamageError{File: o.config.path(segmentName(p.number)), Offset: p.end,
+		Reason: "the segment's seal is missing, and what was written after it is there"}
 }
 
 // checkMark holds the log against the mark of a clean stop.

@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"errors"
 	"fmt"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -33,10 +34,10 @@ func (l *Log) rotate(b *Batch, cut Base) error {
 	buf := l.room(sealBytes)
 	seal.encode(buf, salt, nil)
 	if _, err := file.WriteAt(buf, end); err != nil {
-		return fmt.Errorf("write seal: %w", err)
+		return errors.Join(fmt.Errorf("write seal: %w", err), file.Close())
 	}
 	if err := file.Sync(); err != nil {
-		return fmt.Errorf("sync seal: %w", err)
+		return errors.Join(fmt.Errorf("sync seal: %w", err), file.Close())
 	}
 	if err := file.Close(); err != nil {
 		return fmt.Errorf("close segment: %w", err)
