@@ -62,7 +62,7 @@ func (s *sim) startClients() {
 		s.after(s.around(ms(300)), c.next)
 	}
 	for i := range s.Lockers {
-		l := &locker{s: s, id: i}
+		l := &locker{s: s, id: i, home: s.pick()}
 		s.lockers = append(s.lockers, l)
 		s.after(s.around(ms(300)), l.begin)
 	}

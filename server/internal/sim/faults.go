@@ -2,15 +2,13 @@ package sim
 
 import "time"
 
-// meanOutage is how long a fault lasts on average.
-const meanOutage = 400 * time.Millisecond
-
 // startFaults makes each kind of fault happen at random times, as often as the options say.
 func (s *sim) startFaults() {
 	s.every(s.Partitions, s.partition)
 	s.every(s.Crashes, func() { s.crash(s.pick()) })
 	s.every(s.LeaderKills, func() { s.killLeader(50) })
 	s.every(s.Pauses, s.pause)
+	s.every(s.Stalls, s.stall)
 	s.every(s.SlowDisks, s.slowDisk)
 	s.every(s.SyncFailures, func() { s.pick().failSync = true })
 	s.every(s.Transfers, func() {
@@ -53,7 +51,7 @@ func (s *sim) crash(n *node) {
 		n.kill()
 	}
 	s.note("crash", n.id)
-	s.after(s.around(meanOutage), func() {
+	s.after(s.around(s.Outage), func() {
 		if !n.up {
 			n.restart()
 		}
@@ -84,15 +82,36 @@ func (s *sim) pause() {
 	}
 	if n.up {
 		s.counts.Pauses++
-		n.pausedUntil = min(s.now+s.around(3*meanOutage/2), s.Active)
+		n.pausedUntil = min(s.now+s.around(3*s.Outage/2), s.Active)
 	}
+}
+
+// stall pauses a leader's host: its connections break, and clients find it again before the other members do. For that
+// while it believes that it leads.
+func (s *sim) stall() {
+	n := s.leader()
+	if n == nil {
+		return
+	}
+	s.counts.Stalls++
+	n.pausedUntil = min(s.now+s.Outage+s.around(4*s.Outage), s.Active)
+	for _, other := range s.nodes {
+		s.net.cut(n.id, other.id)
+		s.net.cut(other.id, n.id)
+	}
+	s.after(n.pausedUntil-s.now+s.around(s.Outage), func() {
+		for _, other := range s.nodes {
+			s.net.join(n.id, other.id)
+			s.net.join(other.id, n.id)
+		}
+	})
 }
 
 func (s *sim) slowDisk() {
 	n := s.pick()
 	s.counts.SlowDisks++
 	n.slow = time.Duration(10 + s.rng.IntN(200))
-	s.after(s.around(2*meanOutage), func() { n.slow = 1 })
+	s.after(s.around(2*s.Outage), func() { n.slow = 1 })
 }
 
 // partition cuts links: around one member, between two halves, one way only, or so that who hears whom is not
@@ -133,7 +152,7 @@ func (s *sim) partition() {
 	for _, l := range links {
 		s.net.cut(l[0], l[1])
 	}
-	s.after(s.around(2*meanOutage), func() {
+	s.after(s.around(2*s.Outage), func() {
 		for _, l := range links {
 			s.net.join(l[0], l[1])
 		}

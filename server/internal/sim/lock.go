@@ -24,7 +24,8 @@ type locker struct {
 	s  *sim
 	id int
 
-	round    int // of begin; what was asked for in an earlier one does not count
+	home     *node // that it talks to until it is disappointed
+	round    int   // of begin; what was asked for in an earlier one does not count
 	lease    int64
 	key      string
 	token    int64
@@ -60,8 +61,7 @@ func (l *locker) then(d time.Duration, fn func()) {
 
 // call runs fn on some member until one answers. fn calls its argument with what is to be done at the client.
 func (l *locker) call(fn func(n *node, reply func(func()))) {
-	over, round := false, l.round
-	n := l.s.pick()
+	over, round, n := false, l.round, l.home
 	l.s.ask(n, func() {
 		fn(n, func(then func()) {
 			l.s.answer(func() {
@@ -73,8 +73,8 @@ func (l *locker) call(fn func(n *node, reply func(func()))) {
 		})
 	})
 	l.then(clientTimeout, func() {
-		if !over {
-			over = true
+		if !over && l.s.load {
+			over, l.home = true, l.s.pick()
 			l.call(fn)
 		}
 	})
@@ -110,7 +110,12 @@ func (l *locker) begin() {
 
 // keepAlive renews the lease now and again, until the client can no longer trust in it and begins anew.
 func (l *locker) keepAlive() bool {
+	if !l.s.load { // all clients have gone
+		l.round++
+		return false
+	}
 	if l.s.now > l.deadline {
+		l.home = l.s.pick()
 		l.s.counts.LocksLost++
 		l.begin()
 		return false
@@ -118,7 +123,7 @@ func (l *locker) keepAlive() bool {
 	if l.s.chance(l.s.LockerPauses * 0.2) {
 		l.paused = l.s.now + l.s.around(l.ttl()*3/2)
 	}
-	round, lease, sent, n := l.round, l.lease, l.s.now, l.s.pick()
+	round, lease, sent, n := l.round, l.lease, l.s.now, l.home
 	l.s.ask(n, func() {
 		n.renew(lease, sent, 2, func() {
 			l.s.answer(func() {
@@ -234,7 +239,7 @@ func (l *locker) guardedWrite() {
 		RequestPut: &pb.PutRequest{Key: []byte(resourceKey), Value: strconv.AppendInt(nil, l.token, 10)},
 	}}
 	data := encode(state.KindTxn, &pb.TxnRequest{Compare: []*pb.Compare{guard}, Success: []*pb.RequestOp{put}})
-	n := l.s.pick()
+	n := l.home
 	l.s.ask(n, func() {
 		n.propose(data, 0, func(o outcome, r *state.Result) {
 			if txn, ok := resultOf[*pb.TxnResponse](o, r); ok && txn.GetSucceeded() {

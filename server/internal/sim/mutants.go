@@ -18,7 +18,7 @@ type Mutant int
 const (
 	None             Mutant = iota
 	SkipSync                // the log is written and acknowledged without a sync
-	IgnoreSyncError         // a failed sync is taken for a good one
+	EarlyAppended           // an append is acknowledged when it is begun
 	AckEarly                // writes are acknowledged when they are proposed
 	UnconfirmedReads        // linearizable reads are answered from what is there
 	ReusedReadID            // the answer to an earlier read confirms the present one
@@ -47,7 +47,7 @@ func Mutants() []Mutant {
 // String returns the mutant's name.
 func (m Mutant) String() string {
 	return [...]string{
-		"None", "SkipSync", "IgnoreSyncError", "AckEarly", "UnconfirmedReads", "ReusedReadID", "ForgetTombstone",
+		"None", "SkipSync", "EarlyAppended", "AckEarly", "UnconfirmedReads", "ReusedReadID", "ForgetTombstone",
 		"CheckpointAhead", "ExpireUnfenced", "ShortDeadlines", "RenewUnconfirmed", "DropVote", "StaleBatch",
 		"RepeatedBatch", "LockUnchecked", "WatchSkips",
 	}[m]

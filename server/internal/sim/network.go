@@ -11,6 +11,7 @@ import (
 type network struct {
 	s       *sim
 	blocked map[[2]uint64]int              // cuts that hold on a link, by from and to
+	healed  bool                           // for good
 	last    map[[2]uint64][2]time.Duration // when the last message arrives, for links that keep the order, a stream each
 }
 
@@ -21,11 +22,12 @@ func newNetwork(s *sim) *network {
 func (w *network) cut(from, to uint64)  { w.blocked[[2]uint64{from, to}]++ }
 func (w *network) join(from, to uint64) { w.blocked[[2]uint64{from, to}]-- }
 
-func (w *network) open(from, to uint64) bool { return w.blocked[[2]uint64{from, to}] <= 0 }
+func (w *network) open(from, to uint64) bool { return w.healed || w.blocked[[2]uint64{from, to}] <= 0 }
 
 // heal makes the network a good one: what is on its way still arrives late.
 func (w *network) heal() {
 	clear(w.blocked)
+	w.healed = true
 	w.s.Loss, w.s.Duplicate, w.s.TailChance = 0, 0, 0
 }
 

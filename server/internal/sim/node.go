@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -44,6 +45,7 @@ type node struct {
 	lead        uint64
 	appendQueue []*replica.Append
 	appending   []*replica.Append
+	early       bool // what is being appended was acknowledged already, for a mutant
 	applyQueue  []*replica.Apply
 	applying    bool
 	saving      bool
@@ -177,15 +179,14 @@ func (n *node) powerCut() {
 }
 
 // stopped ends the process on an I/O error.
-func (n *node) stopped(err error) {
+func (n *node) stopped() {
 	n.s.note("stopped", n.id)
 	n.kill()
-	n.s.after(n.s.around(300*time.Millisecond), func() {
+	n.s.after(n.s.around(n.s.Outage), func() {
 		if !n.up {
 			n.restart()
 		}
 	})
-	_ = err
 }
 
 func (n *node) tickLater() {
@@ -253,6 +254,10 @@ func (n *node) appendNext() {
 			takes = min(n.slow*(n.s.Sync/4+n.s.around(n.s.Sync)), maxSync)
 		}
 	}
+	n.early = n.s.Mutant.is(EarlyAppended) && !hasSnapshot(n.appending)
+	if n.early {
+		n.appended()
+	}
 	n.s.afterOn(n, takes, n.appendDone)
 }
 
@@ -268,20 +273,26 @@ func (n *node) appendDone() {
 	}
 	err := n.write(n.appending)
 	n.disk.SetFault(nil)
-	if err != nil && !n.s.Mutant.is(IgnoreSyncError) {
-		n.stopped(err)
+	if err != nil {
+		n.stopped()
 		return
 	}
-	done := n.appending
+	if !n.early {
+		n.appended()
+	}
 	n.appending = nil
-	for _, a := range done {
+	n.appendNext()
+	n.pump()
+}
+
+// appended tells the replica that what was being written is durable.
+func (n *node) appended() {
+	for _, a := range n.appending {
 		if a.Snapshot != nil {
 			n.installed()
 		}
 		n.rep.Appended(a)
 	}
-	n.appendNext()
-	n.pump()
 }
 
 // installed replaces the machine after its checkpoint was.
@@ -472,4 +483,8 @@ func (n *node) describe() string {
 	st := n.rep.Status()
 	return fmt.Sprintf("member %d %s term %d leader %d commit %d applied %d last %d pending %d queued %d",
 		n.id, st.Role, st.Term, st.Leader, st.Commit, st.Applied, st.LastIndex, st.Pending, st.Queued)
+}
+
+func hasSnapshot(appends []*replica.Append) bool {
+	return slices.ContainsFunc(appends, func(a *replica.Append) bool { return a.Snapshot != nil })
 }

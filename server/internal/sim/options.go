@@ -36,9 +36,11 @@ type Options struct {
 
 	Partitions   time.Duration // mean time between
 	Crashes      time.Duration // of any member
+	Outage       time.Duration // mean time that faults last
 	LeaderKills  time.Duration // crashes of a leader with writes under way
 	PowerCuts    float64       // share of crashes that lose what was not synced
 	Pauses       time.Duration
+	Stalls       time.Duration // of a leader, with its connections
 	SlowDisks    time.Duration
 	SyncFailures time.Duration
 	Transfers    time.Duration
@@ -65,7 +67,7 @@ func Draw(seed uint64) Options {
 		Members: 3, Clients: 3 + rng.IntN(4), Lockers: 2 + rng.IntN(2), Watchers: 2,
 		Active: 5 * time.Second, Think: ms(5 + rng.IntN(20)), Burst: ms(30 + rng.IntN(150)), BurstMax: 2 + rng.IntN(24),
 		Keys:  3 + rng.IntN(5),
-		Delay: us(100 + rng.IntN(2000)), Sync: us(100 + rng.IntN(4000)), PowerCuts: rng.Float64(),
+		Delay: us(100 + rng.IntN(2000)), Sync: us(100 + rng.IntN(4000)), PowerCuts: rng.Float64(), Outage: ms(400),
 		SegmentBytes: 1 << (13 + rng.IntN(6)), LogBytes: 1 << (9 + rng.IntN(9)), HistoryBytes: 1 << (12 + rng.IntN(8)),
 		EntryBytes: 1 << (8 + rng.IntN(12)), BatchesInFlight: 1 + rng.IntN(3),
 		Checkpoints: ms(50 + rng.IntN(500)), SaveTime: ms(1 + rng.IntN(60)), TTL: int64(1 + rng.IntN(2)),
@@ -88,6 +90,7 @@ func Draw(seed uint64) Options {
 	maybe(&o.Transfers, 300, 3000)
 	maybe(&o.Campaigns, 500, 3000)
 	maybe(&o.Compactions, 200, 1500)
+	maybe(&o.Stalls, 1000, 5000)
 	switch rng.IntN(3) {
 	case 1:
 		o.Loss = 0.05 * rng.Float64()
@@ -121,7 +124,8 @@ type Counts struct {
 	Reads, LocalReads, OldReads                int
 	Elections, Crashes, PowerCuts, LeaderKills int
 	TornWrites, SyncFailures, Restarts         int
-	Partitions, Pauses, SlowDisks, Transfers   int
+	Partitions, Pauses, Stalls                 int
+	SlowDisks, Transfers                       int
 	Checkpoints, Snapshots, LogResets          int
 	Compactions, Renewals, Expiries            int
 	Locks, LocksLost, GuardedWrites, Watched   int
@@ -176,6 +180,7 @@ func (c *Counts) fields() []countField {
 		{"restarts", &c.Restarts},
 		{"partitions", &c.Partitions},
 		{"pauses", &c.Pauses},
+		{"stalls", &c.Stalls},
 		{"slow disks", &c.SlowDisks},
 		{"transfers", &c.Transfers},
 		{"checkpoints", &c.Checkpoints},
