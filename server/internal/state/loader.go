@@ -43,13 +43,15 @@ func (l *Loader) Version(v *Version) error {
 		Deleted: v.Deleted,
 	}
 	m := l.m
-	prev, ok := m.live.Get(c.Key)
-	if !ok {
-		prev, ok = m.dead.Get(c.Key)
+	from, to := m.live, m.live
+	if _, dead := m.dead.Get(c.Key); dead {
+		from = m.dead
 	}
-	if ok {
-		c.Key = prev.Key
+	if c.Deleted {
+		to = m.dead
 	}
+	prev, _ := from.Delete(c.Key)
+	to.Set(c.Key, c)
 	m.write(c, prev)
 	m.pending.versions = m.pending.versions[:0]
 	return nil

@@ -5,10 +5,10 @@ package state
 // was dealt with already, ahead of it it will be.
 type sweep struct {
 	active bool
-	target int64  // compact revision of the pass
-	begun  bool   // the pass has dealt with all keys up to after
+	target int64 // compact revision of the pass
+	begun  bool  // the pass has dealt with all keys up to after
 	after  string
-	done   int64  // compact revision of the last finished pass; below it nothing superfluous is held
+	done   int64 // compact revision of the last finished pass; below it nothing superfluous is held
 }
 
 // Sweep removes what compaction made unreadable, looking at no more than limit keys, and reports whether more is left.

@@ -87,8 +87,7 @@ func (t *txn) check(r *pb.TxnRequest) error {
 		case *pb.RequestOp_RequestRange:
 			err = t.read.checkRevision(o.RequestRange.GetRevision())
 		case *pb.RequestOp_RequestPut:
-			prev, _ := t.m.live.Get(text(o.RequestPut.GetKey()))
-			err = t.m.checkPut(o.RequestPut, prev)
+			err = t.m.checkPut(o.RequestPut)
 		case *pb.RequestOp_RequestTxn:
 			err = t.check(o.RequestTxn)
 		}
@@ -140,8 +139,7 @@ func (t *txn) executeOp(op *pb.RequestOp) *pb.ResponseOp {
 		}
 		return &pb.ResponseOp{Response: &pb.ResponseOp_ResponseRange{ResponseRange: response}}
 	case *pb.RequestOp_RequestPut:
-		prev, _ := t.m.live.Get(text(o.RequestPut.GetKey()))
-		return &pb.ResponseOp{Response: &pb.ResponseOp_ResponsePut{ResponsePut: t.m.putOver(o.RequestPut, prev)}}
+		return &pb.ResponseOp{Response: &pb.ResponseOp_ResponsePut{ResponsePut: t.m.putChecked(o.RequestPut)}}
 	case *pb.RequestOp_RequestDeleteRange:
 		response := t.m.deleteRange(o.RequestDeleteRange)
 		return &pb.ResponseOp{Response: &pb.ResponseOp_ResponseDeleteRange{ResponseDeleteRange: response}}

@@ -133,6 +133,5 @@ func (v *Version) checksum(scratch []byte) (uint32, []byte) {
 	return crc32.Update(crc32.Update(0, castagnoli, b), castagnoli, v.Value), b
 }
 
-// text returns b as a string without copying it. It is only for look-ups: the string must not outlive the call that
-// made it, since b belongs to a request.
+// text returns b as a string without copying it: for as long as the string is used, nobody may write to b.
 func text(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

@@ -11,65 +11,63 @@ type putResponse struct {
 	header   pb.ResponseHeader
 }
 
-// put checks and carries out a put that is a command of its own.
+// put checks and carries out a put, alone or within a transaction that was checked as a whole.
 func (m *Machine) put(r *pb.PutRequest) (*pb.PutResponse, error) {
-	prev, _ := m.live.Get(text(r.GetKey()))
-	if err := m.checkPut(r, prev); err != nil {
+	if err := m.checkPut(r); err != nil {
 		return nil, err
 	}
-	return m.putOver(r, prev), nil
+	return m.putChecked(r), nil
 }
 
-// checkPut tells whether the put is possible over prev, the key's live version. The lease is looked up first, as in
-// etcd, whose error a request with both faults shows.
-func (m *Machine) checkPut(r *pb.PutRequest, prev *Version) error {
+// checkPut tells whether the put is possible. The lease is looked up first, as in etcd, whose error a request with both
+// faults shows.
+func (m *Machine) checkPut(r *pb.PutRequest) error {
 	if id := r.GetLease(); id != 0 && m.leases[id] == nil {
 		return ErrLeaseNotFound
 	}
-	if prev == nil && (r.GetIgnoreValue() || r.GetIgnoreLease()) {
-		return ErrKeyNotFound
+	if r.GetIgnoreValue() || r.GetIgnoreLease() {
+		if _, ok := m.live.Get(text(r.GetKey())); !ok {
+			return ErrKeyNotFound
+		}
 	}
 	return nil
 }
 
-// putOver writes a key whose live version is prev, nil when it does not exist.
-func (m *Machine) putOver(r *pb.PutRequest, prev *Version) *pb.PutResponse {
-	a := new(putResponse)
-	a.response.Header = &a.header
-	v := &Version{Value: r.GetValue(), Lease: r.GetLease(), Count: 1}
-	if prev != nil {
-		v.Key, v.Create, v.Count = prev.Key, prev.Create, prev.Count+1
-		if r.GetIgnoreValue() {
-			v.Value = prev.Value
-		}
-		if r.GetIgnoreLease() {
-			v.Lease = prev.Lease
-		}
-		if r.GetPrevKv() {
-			a.response.PrevKv = prev.KeyValue()
-		}
-	}
+// putChecked writes a key. One descent of the tree both finds the version to supersede and puts the new one in its
+// place, so the new one is completed when it is in the tree already. Its key is the request's memory, as its value is:
+// the request was given to the machine.
+func (m *Machine) putChecked(r *pb.PutRequest) *pb.PutResponse {
+	v := &Version{Key: text(r.GetKey()), Value: r.GetValue(), Lease: r.GetLease(), Count: 1}
 	m.stamp(v)
+	a := new(putResponse)
+	a.response.Header, a.header.Revision = &a.header, v.Mod
+
+	prev, _ := m.live.Set(v.Key, v)
 	if prev == nil {
 		v.Create = v.Mod
-		prev = m.tombstone(r.GetKey())
-		if prev != nil {
-			v.Key = prev.Key
-		} else {
-			v.Key = string(r.GetKey())
-		}
+		m.write(v, m.buried(v.Key))
+		return &a.response
+	}
+	v.Create, v.Count = prev.Create, prev.Count+1
+	if r.GetIgnoreValue() {
+		v.Value = prev.Value
+	}
+	if r.GetIgnoreLease() {
+		v.Lease = prev.Lease
+	}
+	if r.GetPrevKv() {
+		a.response.PrevKv = prev.KeyValue()
 	}
 	m.write(v, prev)
-	a.header.Revision = v.Mod
 	return &a.response
 }
 
-// tombstone returns the tombstone of a key that is not live, nil when nothing is known of it.
-func (m *Machine) tombstone(key []byte) *Version {
+// buried takes the tombstone of a key out of the dead tree, nil when nothing is known of the key.
+func (m *Machine) buried(key string) *Version {
 	if m.dead.Len() == 0 {
 		return nil
 	}
-	t, _ := m.dead.Get(text(key))
+	t, _ := m.dead.Delete(key)
 	return t
 }
 
@@ -101,6 +99,8 @@ func (m *Machine) deleteRange(r *pb.DeleteRangeRequest) *pb.DeleteRangeResponse 
 func (m *Machine) delete(prev *Version) {
 	t := &Version{Key: prev.Key, Deleted: true}
 	m.stamp(t)
+	m.live.Delete(t.Key)
+	m.dead.Set(t.Key, t)
 	m.write(t, prev)
 }
 
@@ -110,36 +110,26 @@ func (m *Machine) stamp(v *Version) {
 	m.subs++
 }
 
-// write makes v, whose revision is the highest of all, the newest version of its key; prev is the one that it
-// supersedes, live or tombstone, nil for none. All writes and the loading of a checkpoint come through here.
+// write completes and records v, which is the newest version of its key and stands in its tree already; its revision is
+// the highest of all. prev is the version that it supersedes, live or tombstone, nil for none. All writes and the
+// loading of a checkpoint come through here.
 func (m *Machine) write(v, prev *Version) {
 	v.sum, m.scratch = v.checksum(m.scratch)
 	event := Event{Version: v}
 	if prev != nil {
 		// Only the newest version is appended to, so the space behind older is nobody else's.
 		v.older = append(prev.older, prev.past())
-	}
-	if prev != nil && !prev.Deleted {
-		event.Prev = prev
-		m.size.Live -= liveBytes(prev)
-		m.size.History += historyBytes(len(prev.Key), len(prev.Value))
-	}
-	switch {
-	case v.Deleted:
-		if event.Prev != nil {
-			m.live.Delete(v.Key)
+		if !prev.Deleted {
+			event.Prev = prev
 			m.size.Keys--
+			m.size.Live -= liveBytes(prev)
+			m.size.History += historyBytes(len(prev.Key), len(prev.Value))
 		}
-		m.dead.Set(v.Key, v)
+	}
+	if v.Deleted {
 		m.size.History += historyBytes(len(v.Key), 0)
-	default:
-		if event.Prev == nil {
-			m.size.Keys++
-			if prev != nil {
-				m.dead.Delete(v.Key)
-			}
-		}
-		m.live.Set(v.Key, v)
+	} else {
+		m.size.Keys++
 		m.size.Live += liveBytes(v)
 	}
 	m.moveLease(v, event.Prev)

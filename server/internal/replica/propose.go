@@ -1,0 +1,266 @@
+package replica
+
+import (
+	"fmt"
+
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// queue holds proposals that were not packed yet, oldest first.
+type queue struct {
+	proposals []*Proposal
+	head      int // proposals[:head] are packed
+	bytes     int
+	fenced    int // how many have a Term
+}
+
+func (q *queue) len() int { return len(q.proposals) - q.head }
+
+func (q *queue) push(p *Proposal) {
+	q.proposals = append(q.proposals, p)
+	q.bytes += len(p.Data)
+	if p.Term != 0 {
+		q.fenced++
+	}
+}
+
+// expire removes the proposals that were for another term than this one, and returns them.
+func (q *queue) expire(term uint64) (gone []*Proposal) {
+	if q.fenced == 0 {
+		return nil
+	}
+	var rest queue
+	for _, p := range q.proposals[q.head:] {
+		if p.Term != 0 && p.Term != term {
+			gone = append(gone, p)
+		} else {
+			rest.push(p)
+		}
+	}
+	if len(gone) > 0 {
+		*q = rest
+	}
+	return gone
+}
+
+// next returns the oldest proposals that fit in one entry of maxBytes, at least one, and the size of their commands as
+// encoded. They stay queued.
+func (q *queue) next(maxBytes int) ([]*Proposal, int) {
+	size, n := 0, 0
+	for _, p := range q.proposals[q.head:] {
+		s := commandSize(p.Data)
+		if n > 0 && size+s > maxBytes {
+			break
+		}
+		size += s
+		n++
+	}
+	return q.proposals[q.head : q.head+n], size
+}
+
+// drop removes the n oldest proposals. Those who hold a slice from next keep it: the array is not reused.
+func (q *queue) drop(n int) {
+	for _, p := range q.proposals[q.head : q.head+n] {
+		q.bytes -= len(p.Data)
+		if p.Term != 0 {
+			q.fenced--
+		}
+	}
+	q.head += n
+	if q.head == len(q.proposals) {
+		q.proposals, q.head = nil, 0
+	}
+}
+
+// batch is a proposed and unresolved batch of this member.
+type batch struct {
+	sequence, term uint64
+	proposals      []*Proposal
+	data           []byte // the encoding, to send it again; nil if this member led and so appended it itself
+	sent           uint64 // tick
+	hidden         bool   // an installed checkpoint may hold it
+}
+
+// Propose queues p. It is packed and sent when there is a leader and room in the pipeline, and waits until then. The
+// only error is [ErrQueueFull], which says that p is not proposed. The outcome is in [Entry.Proposals], [Work.Retry] or
+// [Work.Unknown].
+func (r *Replica) Propose(p *Proposal) error {
+	if r.queue.len() >= r.cfg.MaxQueued || r.queue.bytes+len(p.Data) > r.cfg.MaxQueueBytes {
+		return ErrQueueFull
+	}
+	r.queue.push(p)
+	return nil
+}
+
+// propose packs what waits, as far as the pipeline has room, and repeats batches that may have been lost.
+func (r *Replica) propose(now view) {
+	if now.leader == 0 || r.blocked {
+		return
+	}
+	r.repeat(now)
+	flying, hidden := 0, false
+	for _, b := range r.pending {
+		switch {
+		case b.term != now.term: // resolved by this term's first entry, whatever we do
+		case b.hidden:
+			hidden = true
+		default:
+			flying++
+		}
+	}
+	// An empty batch makes sure that something of ours follows what a checkpoint has hidden, and so settles it.
+	if hidden && flying == 0 && r.queue.len() == 0 {
+		r.pack(now)
+		return
+	}
+	for ; r.queue.len() > 0 && flying < r.cfg.MaxBatchesInFlight && !r.blocked; flying++ {
+		r.pack(now)
+	}
+}
+
+// pack proposes one batch of what waits. If raft drops it, everything stays as it was and the replica is blocked.
+func (r *Replica) pack(now view) {
+	proposals, size := r.queue.next(r.cfg.MaxEntryBytes)
+	b := &batch{sequence: r.serial + 1, term: now.term, proposals: proposals, sent: r.ticks}
+	data := make([]byte, 0, batchHeaderSize(b.sequence, b.term, len(proposals))+size)
+	data = appendBatchHeader(data, r.cfg.Origin, b.sequence, b.term, len(proposals))
+	for _, p := range proposals {
+		data = appendCommand(data, p.Data)
+	}
+	if r.node.Propose(data) != nil {
+		r.blocked = true
+		return
+	}
+	if now.role != Leader {
+		b.data = data
+	}
+	r.serial++
+	r.pending = append(r.pending, b)
+	r.queue.drop(len(proposals))
+}
+
+// repeat sends a follower's batches of this term again when the oldest was not resolved for an election timeout: the
+// message was lost, or refused by a leader that was handing over. All are sent, in order, because a leader that took a
+// later one refuses an earlier one.
+func (r *Replica) repeat(now view) {
+	late := false
+	for _, b := range r.pending {
+		if b.term != now.term || b.data == nil {
+			continue
+		}
+		late = late || r.ticks-b.sent >= uint64(r.cfg.ElectionTicks)
+		if late {
+			b.sent = r.ticks
+			if r.node.Propose(b.data) != nil {
+				return
+			}
+		}
+	}
+}
+
+// overtaken settles the batches that an entry of a later term proves dead.
+func (r *Replica) overtaken(term uint64, w *Work) {
+	n := 0
+	for ; n < len(r.pending) && r.pending[n].term < term; n++ {
+		r.dead(r.pending[n], w)
+	}
+	r.resolve(n)
+}
+
+// committed settles the batch that was handed out and the earlier ones that it proves dead, since the leader appends
+// the batches of one term in order.
+func (r *Replica) committed(b Batch, w *Work) []*Proposal {
+	n := 0
+	for ; n < len(r.pending) && r.pending[n].sequence < b.Sequence; n++ {
+		r.dead(r.pending[n], w)
+	}
+	if n == len(r.pending) || r.pending[n].sequence != b.Sequence || len(r.pending[n].proposals) != len(b.Commands) {
+		panic(fmt.Sprintf("replica: batch %d of term %d was committed but is not pending", b.Sequence, b.Term))
+	}
+	out := r.pending[n].proposals
+	r.resolve(n + 1)
+	return out
+}
+
+func (r *Replica) dead(b *batch, w *Work) {
+	if b.hidden {
+		w.Unknown = append(w.Unknown, b.proposals...)
+	} else {
+		w.Retry = append(w.Retry, b.proposals...)
+	}
+}
+
+// resolve forgets the n oldest pending batches.
+func (r *Replica) resolve(n int) {
+	if n == 0 {
+		return
+	}
+	rest := copy(r.pending, r.pending[n:])
+	clear(r.pending[rest:])
+	r.pending = r.pending[:rest]
+}
+
+// superseded settles batches when a checkpoint replaces entries that were not handed out: those of earlier terms than
+// the checkpoint's were in these entries or nowhere, those of its term may also follow. From here on raft hands out
+// only entries behind the checkpoint.
+func (r *Replica) superseded(s *raftpb.Snapshot, w *Work) {
+	if s == nil {
+		return
+	}
+	term := s.GetMetadata().GetTerm()
+	for _, b := range r.pending {
+		b.hidden = b.hidden || b.term <= term
+	}
+	r.overtaken(term, w)
+}
+
+// office is a leader's memory of the batches it appended in its term: the last sequence of each origin.
+type office struct {
+	term  uint64
+	last  map[uint64]uint64
+	order []uint64 // origins, oldest first, to bound the map
+}
+
+// admitProposal refuses a batch that would count for nothing in the log, or twice: rules 1 and 2 of the package
+// comment. A member that does not lead refuses all; to pass one on would be no use, because the batch's term is over
+// or has no other leader.
+func (r *Replica) admitProposal(m *raftpb.Message) error {
+	now := r.look()
+	if now.role != Leader {
+		return fmt.Errorf("%w: a proposal from %x, but this member does not lead", ErrRefused, m.GetFrom())
+	}
+	if len(m.GetEntries()) != 1 {
+		return fmt.Errorf("%w: a proposal of %d entries from %x", ErrRefused, len(m.GetEntries()), m.GetFrom())
+	}
+	e := m.GetEntries()[0]
+	if e.GetType() != raftpb.EntryNormal {
+		return nil // raft allows one configuration change at a time
+	}
+	b, err := checkBatch(e.GetData())
+	if err != nil {
+		return fmt.Errorf("%w: a proposal from %x: %w", ErrRefused, m.GetFrom(), err)
+	}
+	if r.office.term != now.term {
+		r.office = office{term: now.term, last: make(map[uint64]uint64)}
+	}
+	if b.Term != now.term || b.Sequence <= r.office.last[b.Origin] || b.Origin == r.cfg.Origin {
+		return fmt.Errorf("%w: batch %d of term %d from %x is stale", ErrRefused, b.Sequence, b.Term, m.GetFrom())
+	}
+	return nil
+}
+
+// appended notes that raft took the batch in m, which was admitted before.
+func (o *office) appended(m *raftpb.Message) {
+	b, _, _, err := decodeBatchHeader(m.GetEntries()[0].GetData())
+	if err != nil || m.GetEntries()[0].GetType() != raftpb.EntryNormal {
+		return // a configuration change
+	}
+	if _, ok := o.last[b.Origin]; !ok {
+		if len(o.order) == maxOrigins {
+			delete(o.last, o.order[0])
+			o.order = append(o.order[:0], o.order[1:]...)
+		}
+		o.order = append(o.order, b.Origin)
+	}
+	o.last[b.Origin] = b.Sequence
+}
