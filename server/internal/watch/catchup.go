@@ -68,6 +68,8 @@ func (s *Stream) read(t *turn, now *snapshot, sc *scratch) (complete bool, err e
 	if s.hub.archive == nil {
 		return false, fmt.Errorf("read events %d-%d: not in memory, and there is no archive", t.from, limit)
 	}
+	s.hub.replacing.RLock()
+	defer s.hub.replacing.RUnlock()
 	err = s.hub.archive.Scan(t.from, limit, func(v *state.Version) bool {
 		if !t.admits(v, limit) {
 			return false
@@ -201,6 +203,8 @@ func (h *Hub) fill(p *payload) error {
 	if !p.missing {
 		return nil
 	}
+	h.replacing.RLock()
+	defer h.replacing.RUnlock()
 	kv, err := h.archive.At(p.version.Key, p.rev-1)
 	if err != nil {
 		return fmt.Errorf("read key before revision %d: %w", p.rev, err)

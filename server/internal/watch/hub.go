@@ -93,6 +93,9 @@ type Hub struct {
 	dispatched atomic.Int64 // events up to here stand in the queues of all live groups; written under mu
 	attached   atomic.Int64 // live groups: with none, publishing wakes nobody
 
+	// replacing is held for reading while the archive is read, until the outcome is judged by the newest snapshot.
+	replacing sync.RWMutex
+
 	mu      sync.Mutex
 	live    index     // protected by mu
 	waiting []waiter  // protected by mu; streams that want to hear of a dispatched revision
@@ -168,7 +171,8 @@ func (h *Hub) Close() {
 // Publish shows watchers a new history and the compact revision that goes with it. It is called by the goroutine that
 // applies, after each batch: before the batch's clients are answered, so that a watch created after an answer begins
 // behind it, and before the archive loses anything below the compact revision, so that a reader of the archive who
-// lost something always learns of it. Revisions never go back. It takes no lock and does not wait.
+// lost something always learns of it. Revisions never go back; a machine that is replaced is published in Replace. It
+// takes no lock and does not wait.
 func (h *Hub) Publish(history state.History, compact int64) {
 	h.latest.Store(&snapshot{history: history, compact: compact})
 	// A group that attaches after the Store above and before this Load sees the new history itself; see attach.
@@ -179,6 +183,15 @@ func (h *Hub) Publish(history state.History, compact int64) {
 	case h.wake <- struct{}{}:
 	default:
 	}
+}
+
+// Replace runs f, which puts another machine with another archive in place and publishes its history, while no stream
+// reads the archive. Otherwise a stream could miss what the new archive does not have, and not learn from the compact
+// revision that it did. Streams that need the archive wait for f.
+func (h *Hub) Replace(f func() error) error {
+	h.replacing.Lock()
+	defer h.replacing.Unlock()
+	return f()
 }
 
 // Revision returns the revision of the history that was published last.
