@@ -144,11 +144,13 @@ func (l *locker) enqueue() {
 		Key: key, Target: pb.Compare_CREATE, Result: pb.Compare_EQUAL,
 		TargetUnion: &pb.Compare_CreateRevision{CreateRevision: 0},
 	}
-	put := &pb.RequestOp{Request: &pb.RequestOp_RequestPut{
-		RequestPut: &pb.PutRequest{Key: key, Value: []byte(l.s.value()), Lease: l.lease},
-	}}
-	data := encode(state.KindTxn, &pb.TxnRequest{Compare: []*pb.Compare{create}, Success: []*pb.RequestOp{put}})
+	lease := l.lease
 	l.call(func(n *node, reply func(func())) {
+		// Each attempt writes a value of its own: two may succeed, when the first was undone in between.
+		put := &pb.RequestOp{Request: &pb.RequestOp_RequestPut{
+			RequestPut: &pb.PutRequest{Key: key, Value: []byte(l.s.value()), Lease: lease},
+		}}
+		data := encode(state.KindTxn, &pb.TxnRequest{Compare: []*pb.Compare{create}, Success: []*pb.RequestOp{put}})
 		n.propose(data, 0, func(o outcome, r *state.Result) {
 			if o == applied && r != nil {
 				reply(l.look)

@@ -350,7 +350,7 @@ func (n *node) apply(e replica.Entry) {
 	}
 	n.s.truth.applying(n, e, commands)
 	results := n.mach.Apply(e.Index, e.Term, commands)
-	n.s.truth.applied(n, e, results)
+	n.s.truth.applied(n, e)
 	for i, p := range e.Proposals {
 		p.Value.(*request).done(applied, &results[i])
 	}

@@ -65,7 +65,7 @@ func Draw(seed uint64) Options {
 	rng := rand.New(rand.NewPCG(seed, 0x0b710))
 	o := Options{
 		Members: 3, Clients: 3 + rng.IntN(4), Lockers: 2 + rng.IntN(2), Watchers: 2,
-		Active: 5 * time.Second, Think: ms(5 + rng.IntN(20)), Burst: ms(30 + rng.IntN(150)), BurstMax: 2 + rng.IntN(24),
+		Active: 6 * time.Second, Think: ms(5 + rng.IntN(20)), Burst: ms(30 + rng.IntN(150)), BurstMax: 2 + rng.IntN(24),
 		Keys:  3 + rng.IntN(5),
 		Delay: us(100 + rng.IntN(2000)), Sync: us(100 + rng.IntN(4000)), PowerCuts: rng.Float64(), Outage: ms(400),
 		SegmentBytes: 1 << (13 + rng.IntN(6)), LogBytes: 1 << (9 + rng.IntN(9)), HistoryBytes: 1 << (12 + rng.IntN(8)),

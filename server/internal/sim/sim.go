@@ -2,7 +2,6 @@ package sim
 
 import (
 	"fmt"
-	"hash/fnv"
 	"math/rand/v2"
 	"runtime/debug"
 	"time"
@@ -48,7 +47,7 @@ type sim struct {
 
 // Run runs one cluster. It is deterministic as long as crypto/rand is; see the package comment.
 func Run(seed uint64, o Options) (r Report) {
-	s := &sim{Options: o, seed: seed, rng: rand.New(rand.NewPCG(seed, 0x51b)), load: true, faulty: true}
+	s := &sim{Options: o, seed: seed, rng: newRand(seed), load: true, faulty: true}
 	defer func() {
 		switch p := recover().(type) {
 		case nil:
@@ -124,24 +123,22 @@ func (s *sim) runUntil(end time.Duration) {
 	s.now = end
 }
 
-// note adds to the trace.
+// note adds to the trace, by FNV-1a.
 func (s *sim) note(what string, numbers ...uint64) {
-	h := fnv.New64a()
-	var b [8]byte
-	put := func(v uint64) {
-		for i := range b {
-			b[i] = byte(v >> (8 * i))
-		}
-		_, _ = h.Write(b[:])
+	const prime = 1099511628211
+	h := s.trace ^ uint64(s.now)
+	for _, c := range []byte(what) {
+		h = (h ^ uint64(c)) * prime
 	}
-	put(s.trace)
-	put(uint64(s.now))
-	_, _ = h.Write([]byte(what))
 	for _, n := range numbers {
-		put(n)
+		for shift := 0; shift < 64; shift += 16 {
+			h = (h ^ n>>shift&0xffff) * prime
+		}
 	}
-	s.trace = h.Sum64()
+	s.trace = h
 }
+
+func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 0x51b)) }
 
 func (s *sim) chance(p float64) bool { return p > 0 && s.rng.Float64() < p }
 

@@ -116,7 +116,7 @@ func (t *truth) applying(n *node, e replica.Entry, commands []state.Command) {
 		switch r := c.Request.(type) {
 		case *state.ExpireLeases:
 			for _, id := range r.IDs {
-				t.expired(n, e.Term, id)
+				t.expired(e.Term, id)
 			}
 		case *pb.LeaseGrantRequest:
 			t.ttls[r.GetID()] = r.GetTTL()
@@ -125,7 +125,7 @@ func (t *truth) applying(n *node, e replica.Entry, commands []state.Command) {
 }
 
 // applied is called after an entry was applied on a node.
-func (t *truth) applied(n *node, e replica.Entry, results []state.Result) {
+func (t *truth) applied(n *node, e replica.Entry) {
 	known := &t.entries[e.Index-bootIndex-1]
 	if known.revision == 0 {
 		known.revision = n.mach.Revision()
@@ -137,7 +137,6 @@ func (t *truth) applied(n *node, e replica.Entry, results []state.Result) {
 	if e.Index%digestEvery == 0 {
 		t.compareDigest(n)
 	}
-	_ = results
 }
 
 // learn takes the events that a machine made and no other had made before.
@@ -261,7 +260,7 @@ func (t *truth) expiring(term uint64, ids []int64) {
 }
 
 // expired checks an expiry that was applied: it is the decision of the leader of the entry's term.
-func (t *truth) expired(n *node, term uint64, id int64) {
+func (t *truth) expired(term uint64, id int64) {
 	if _, ok := t.ttls[id]; !ok {
 		return
 	}
