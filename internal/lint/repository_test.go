@@ -66,7 +66,7 @@ func TestLedger(t *testing.T) {
 	_, ledger, ok := strings.Cut(string(text), "## Goroutine ledger")
 	require.True(t, ok)
 	for _, s := range sources(t) {
-		if s.isTest() || !startsGoroutine(s) || !inProduct(s.name) {
+		if s.isTestSupport() || !startsGoroutine(s) || !inProduct(s.name) {
 			continue
 		}
 		if !strings.Contains(ledger, "`"+s.name+"`") {
@@ -76,12 +76,9 @@ func TestLedger(t *testing.T) {
 }
 
 func inProduct(name string) bool {
-	for _, folder := range []string{"client/", "cmd/", "recipes/", "server/"} {
-		if strings.HasPrefix(name, folder) {
-			return !strings.HasPrefix(name, "server/servertest/") && !strings.HasPrefix(name, "server/internal/sim/")
-		}
-	}
-	return false
+	return slices.ContainsFunc([]string{"client/", "cmd/", "recipes/", "server/"}, func(folder string) bool {
+		return strings.HasPrefix(name, folder)
+	})
 }
 
 // TestDependencies wants a reason in writing for every direct dependency.
