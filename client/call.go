@@ -51,14 +51,14 @@ func (co *core) call(ctx context.Context, m method, req, resp proto.Message) err
 			last.Kind = ErrClosed
 		}
 		if ctx.Err() != nil {
-			last.join(ctxError(ctx))
+			last.endedBy(ctx)
 		}
 		if !last.again || ctx.Err() != nil || co.ctx.Err() != nil {
 			return last
 		}
 		co.pool.leave(ep)
-		if !co.pause(ctx, attempt) {
-			last.join(ctxError(ctx))
+		if !co.pause(ctx, attempt) && ctx.Err() != nil {
+			last.endedBy(ctx)
 			return last
 		}
 	}
@@ -66,8 +66,8 @@ func (co *core) call(ctx context.Context, m method, req, resp proto.Message) err
 
 // attempt sends the request to one endpoint, once.
 func (co *core) attempt(ctx context.Context, ep *endpoint, m method, req, resp proto.Message) (sent bool, err error) {
-	ep.enter()
-	defer ep.leave()
+	ep.requests.Add(1)
+	defer ep.requests.Add(-1)
 	proto.Reset(resp)
 	sent, err = co.transport.unary(ctx, ep, m.full, req, resp)
 	if err == nil {

@@ -59,7 +59,7 @@ func (c *Client) Status(ctx context.Context, endpoint string) (Status, error) {
 	if _, err := co.attempt(ctx, ep, methodStatus, &pb.StatusRequest{}, &resp); err != nil {
 		e := judge(methodStatus, ep.name, true, err)
 		if ctx.Err() != nil {
-			e.join(ctxError(ctx))
+			e.endedBy(ctx)
 		}
 		return Status{}, e
 	}

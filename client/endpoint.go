@@ -29,10 +29,13 @@ const (
 	// unackedTimeout closes a connection whose peer does not acknowledge data for that long (TCP_USER_TIMEOUT on
 	// Linux), which is how the loss of a machine or a network shows.
 	unackedTimeout = 2 * time.Second
-	// A connection with something in flight from which nothing was heard for probeInterval is asked for its health, and
-	// given up when that has no answer after probeTimeout: this is how a process that hangs shows.
-	probeInterval = 2 * time.Second
-	probeTimeout  = time.Second
+	// A member from which nothing was heard for requestSilence with a request in flight, or for streamSilence with a
+	// stream open, is asked for its health, and given up when that has no answer after probeTimeout: this is how a
+	// process that hangs shows. It is looked at once in a probeInterval.
+	requestSilence = time.Second
+	streamSilence  = 2 * time.Second
+	probeInterval  = time.Second
+	probeTimeout   = time.Second
 	// responseBytesMax bounds one answer of a server.
 	responseBytesMax = 1 << 30
 )
@@ -44,7 +47,8 @@ type endpoint struct {
 	dial func() (*grpc.ClientConn, error)
 
 	conn     atomic.Pointer[grpc.ClientConn]
-	inFlight atomic.Int64          // requests and streams
+	requests atomic.Int64          // in flight
+	streams  atomic.Int64          // open
 	heardAt  atomic.Int64          // monotonic nanoseconds of the client's clock
 	failure  atomic.Pointer[error] // why there is no connection; nil when there is
 }
@@ -135,10 +139,8 @@ func parseEndpoint(name string, conf *tls.Config) (string, credentials.Transport
 // ready says that the connection stands, as far as is known.
 func (ep *endpoint) ready() bool { return ep.conn.Load().GetState() == connectivity.Ready }
 
-// enter counts a request or stream as in flight; heard notes a sign of life; leave ends what enter began.
-func (ep *endpoint) enter()            { ep.inFlight.Add(1) }
+// heard notes a sign of life.
 func (ep *endpoint) heard(now instant) { ep.heardAt.Store(int64(now.mono)) }
-func (ep *endpoint) leave()            { ep.inFlight.Add(-1) }
 
 // explain finds out why there is no connection: gRPC tells it only to a request that fails.
 func (ep *endpoint) explain(ctx context.Context) {
@@ -152,13 +154,17 @@ func (ep *endpoint) explain(ctx context.Context) {
 // hangs asks whether the member still answers, if there is reason to doubt it.
 func (ep *endpoint) hangs(ctx context.Context, now instant) bool {
 	silent := now.mono - time.Duration(ep.heardAt.Load())
-	if ep.inFlight.Load() == 0 || silent < probeInterval {
+	asked := ep.requests.Load() > 0 && silent >= requestSilence
+	waiting := ep.streams.Load() > 0 && silent >= streamSilence
+	if !asked && !waiting {
 		return false
 	}
 	probe, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	// Any answer is a sign of life, also an error.
-	_ = ep.checkHealth(probe)
+	if err := ep.checkHealth(probe); probe.Err() == nil || err == nil {
+		ep.heard(now)
+	}
 	return probe.Err() != nil && ctx.Err() == nil
 }
 

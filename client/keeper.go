@@ -15,8 +15,9 @@ const (
 	// Renewals leave three times a TTL, a tenth earlier or later, so that a fleet does not renew in step.
 	renewPart   = 3
 	renewJitter = 10 // percent
-	// A renewal that has no acknowledgement after a sixth of the TTL, within these bounds, is tried on another member.
-	ackTimeoutPart      = 6
+	// A renewal that has no acknowledgement after an eighth of the TTL, within these bounds, is tried on another member:
+	// soon enough for the session not to become suspect by the loss of one.
+	ackTimeoutPart      = 8
 	ackTimeoutMin       = 200 * time.Millisecond
 	ackTimeoutMax       = time.Second
 	ackTimeoutDoublings = 2
@@ -296,8 +297,8 @@ func (k *keeper) receive(ctx context.Context, l *link) {
 	if err != nil {
 		return
 	}
-	ep.enter()
-	defer ep.leave()
+	ep.streams.Add(1)
+	defer ep.streams.Add(-1)
 	giveUp := time.AfterFunc(linkOpenTimeout, l.cancel)
 	stream, err := k.core.transport.stream(ctx, ep, streamKeepAlive, methodKeepAlive.full)
 	giveUp.Stop()

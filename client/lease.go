@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,7 +19,8 @@ type LeaseInfo struct {
 	TTL time.Duration
 	// Granted is the TTL that the lease was granted with. Only from TimeToLive.
 	Granted time.Duration
-	// Keys are the keys attached to it, of the client's namespace only and without its prefix. Only from TimeToLive.
+	// Keys are the keys attached to it in order, of the client's namespace only and without its prefix. Only from
+	// TimeToLive.
 	Keys []string
 }
 
@@ -50,6 +52,7 @@ func (c *Client) TimeToLive(ctx context.Context, id LeaseID) (LeaseInfo, error) 
 			info.Keys = append(info.Keys, rest)
 		}
 	}
+	slices.Sort(info.Keys)
 	return info, nil
 }
 
@@ -123,7 +126,7 @@ func (co *core) keepAliveOnce(ctx context.Context, id LeaseID) (granted, error) 
 		}
 		last = judge(methodKeepAlive, ep.name, true, err)
 		if ctx.Err() != nil {
-			last.join(ctxError(ctx))
+			last.endedBy(ctx)
 		}
 		co.pool.leave(ep)
 		if !last.again || ctx.Err() != nil || !co.pause(ctx, attempt) {
@@ -135,8 +138,8 @@ func (co *core) keepAliveOnce(ctx context.Context, id LeaseID) (granted, error) 
 func (co *core) keepAliveAt(ctx context.Context, ep *endpoint, id LeaseID) (*pb.LeaseKeepAliveResponse, error) {
 	ctx, cancel := context.WithCancel(requireLeader(ctx))
 	defer cancel()
-	ep.enter()
-	defer ep.leave()
+	ep.streams.Add(1)
+	defer ep.streams.Add(-1)
 	stream, err := co.transport.stream(ctx, ep, streamKeepAlive, methodKeepAlive.full)
 	if err != nil {
 		return nil, err

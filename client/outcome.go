@@ -56,7 +56,8 @@ var answers = []answer{
 	{"etcdserver: leader changed", unknown, ErrNoLeader},
 	{"etcdserver: server stopped", unknown, ErrUnavailable},
 	{"etcdserver: request timed out", unknown, ErrUnavailable}, // and all that begin like it
-	{"not a primary lessor", misdirected, ErrNoLeader},         // to a renewal
+	{"grpc: the client connection is closing", unknown, ErrUnavailable},
+	{"not a primary lessor", misdirected, ErrNoLeader}, // to a renewal
 }
 
 // judge makes an error of an attempt that failed. It is uncertain when the request may have been executed, and again
@@ -147,6 +148,14 @@ func unavailable(m method, err error, last *Error) *Error {
 	}
 	e.join(err)
 	return e
+}
+
+// endedBy notes that the call failed because ctx is done, which then needs no words of gRPC's.
+func (e *Error) endedBy(ctx context.Context) {
+	e.causes = []error{ctxError(ctx)}
+	if e.Code == codes.DeadlineExceeded || e.Code == codes.Canceled {
+		e.Message = ""
+	}
 }
 
 // isCtxError says that err is about a context that ended.

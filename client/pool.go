@@ -53,13 +53,22 @@ func (p *pool) close() {
 
 // supervise keeps one endpoint connected and notices when it hangs. It runs until ctx is done.
 func (p *pool) supervise(ctx context.Context, ep *endpoint) {
-	for ctx.Err() == nil {
+	log := p.core.log.With("endpoint", ep.name)
+	for up := false; ctx.Err() == nil; {
 		conn := ep.conn.Load()
 		state := conn.GetState()
+		if up && state != connectivity.Ready {
+			up = false
+			log.Info("connection lost")
+		}
 		switch state {
 		case connectivity.Idle:
 			conn.Connect()
 		case connectivity.Ready:
+			if !up {
+				up = true
+				log.Debug("connected")
+			}
 			ep.failure.Store(nil)
 			ep.heard(p.core.clock.now())
 			p.announce()
@@ -70,7 +79,7 @@ func (p *pool) supervise(ctx context.Context, ep *endpoint) {
 		changed := conn.WaitForStateChange(wait, state)
 		cancel()
 		if !changed && state == connectivity.Ready && ep.hangs(ctx, p.core.clock.now()) {
-			p.core.log.Warn("endpoint does not answer; giving up its connection", "endpoint", ep.name)
+			log.Warn("endpoint does not answer; giving up its connection")
 			p.leave(ep)
 			ep.reset()
 		}
@@ -133,7 +142,7 @@ func (p *pool) switchFrom(at int32) *endpoint {
 			continue
 		}
 		if p.current.CompareAndSwap(at, to) {
-			p.core.log.Info("using another endpoint", "from", p.endpoints[at].name, "to", p.endpoints[to].name)
+			p.core.log.Debug("using another endpoint", "from", p.endpoints[at].name, "to", p.endpoints[to].name)
 		}
 		return p.endpoints[to]
 	}

@@ -211,8 +211,8 @@ func (h *watchHub) serve(ctx context.Context, ep *endpoint) (alive bool, err err
 	if h.leader {
 		ctx = requireLeader(ctx)
 	}
-	ep.enter()
-	defer ep.leave()
+	ep.streams.Add(1)
+	defer ep.streams.Add(-1)
 	giveUp := time.AfterFunc(linkOpenTimeout, cancel)
 	stream, err := h.core.transport.stream(ctx, ep, streamWatch, methodWatch.full)
 	if !giveUp.Stop() && err == nil {

@@ -190,7 +190,7 @@ func (r *Replica) take(rd raft.Ready, now view, w *Work) {
 		}
 	}
 	for _, rs := range rd.ReadStates {
-		if done, ok := r.reads.confirm(rs, now); ok {
+		if done, ok := r.reads.confirm(rs, r.cfg.Origin, now); ok {
 			w.Reads = append(w.Reads, done)
 		}
 	}
