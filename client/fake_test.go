@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
@@ -268,12 +269,14 @@ type fakeMember struct {
 	listener *bufconn.Listener // nil while the member is down
 	hang     chan struct{}     // not nil: requests, and answers of streams, wait until it is closed
 	noLeader bool
-	broken   chan struct{} // closed and replaced to end all streams
+	broken   chan struct{}  // closed and replaced to end all streams
 	calls    map[string]int // by the RPC's short name
 	// slow is how long a request of a kind waits before it is executed.
 	slow func(method string) time.Duration
 	// drop decides what becomes of the nth request of a kind: fail it before it is executed, or drop its answer.
 	drop func(method string, n int) (before, after error)
+	// onTxn, if set, is asked before a transaction is executed, and fails it.
+	onTxn func(*pb.TxnRequest) error
 	// onCreate, if set, answers a watch's creation instead of the store.
 	onCreate func(*pb.WatchCreateRequest) *pb.WatchResponse
 }
@@ -283,7 +286,10 @@ func (m *fakeMember) start() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.listener = bufconn.Listen(1 << 20)
-	m.server = grpc.NewServer(grpc.ChainUnaryInterceptor(m.unary), grpc.ChainStreamInterceptor(m.stream), grpc.MaxRecvMsgSize(64<<20))
+	m.server = grpc.NewServer(
+		grpc.ChainUnaryInterceptor(m.unary), grpc.ChainStreamInterceptor(m.stream), grpc.MaxRecvMsgSize(64<<20),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second}), // as etcd does
+	)
 	pb.RegisterKVServer(m.server, m)
 	pb.RegisterWatchServer(m.server, m)
 	pb.RegisterLeaseServer(m.server, m)
@@ -421,6 +427,14 @@ func (m *fakeMember) DeleteRange(_ context.Context, r *pb.DeleteRangeRequest) (*
 }
 
 func (m *fakeMember) Txn(_ context.Context, r *pb.TxnRequest) (*pb.TxnResponse, error) {
+	m.mu.Lock()
+	onTxn := m.onTxn
+	m.mu.Unlock()
+	if onTxn != nil {
+		if err := onTxn(r); err != nil {
+			return nil, err
+		}
+	}
 	m.store.mu.Lock()
 	defer m.store.mu.Unlock()
 	w := m.store.begin()
