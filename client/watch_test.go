@@ -185,7 +185,7 @@ func TestWatchesShareAStream(t *testing.T) {
 // TestSlowLoopIsTakenOffTheStream when its queue is full, without harm to others, and misses nothing.
 func TestSlowLoopIsTakenOffTheStream(t *testing.T) {
 	inBubble(t, 1, nil, func(ctx context.Context, fake *fakeCluster, c *Client) {
-		const n = 100
+		const n = 30
 		big := strings.Repeat("x", watchQueueBytesMax/10)
 		creates := 0
 		fake.members["a"].set(func(m *fakeMember) {
@@ -308,7 +308,8 @@ func TestWatchEnds(t *testing.T) {
 			require.ErrorIs(t, err, context.Canceled)
 		}
 		require.Equal(t, 2, n)
-		for range c.Watch(ctx, "a", FromRevision(2)) {
+		for _, err := range c.Watch(ctx, "a", FromRevision(2)) {
+			require.NoError(t, err)
 			break
 		}
 		for _, h := range c.core.watches {
