@@ -156,3 +156,41 @@ func testCompacted(t *testing.T, h *harness) {
 	require.NoError(t, err)
 	require.Equal(t, lock.ErrDeleted, lostReason(t, h.ended(held)))
 }
+
+// What a holder and a waiter wait for happens while they can not see it, and is
+// compacted before they can: they look again, and find it.
+func testCompactedUnseen(t *testing.T, h *harness) {
+	l := newLink()
+	c := h.client(client.Config{Dialer: l.dial})
+	unseen := func(deleted string) {
+		t.Helper()
+		restore := l.down()
+		_, err := h.c.Delete(h.ctx, deleted)
+		require.NoError(t, err)
+		res, err := h.c.Put(h.ctx, "other", nil)
+		require.NoError(t, err)
+		require.NoError(t, h.c.Compact(h.ctx, res.Revision))
+		restore()
+	}
+	first := h.acquire(lock.New(h.c, "job"))
+	waiter := h.start(h.ctx, lock.New(c, "job"))
+	h.awaitKeys("job/", 2)
+	unseen(first.Key())
+	held := waiter.success()
+
+	// Nothing was deleted, but what was seen last is compacted all the same.
+	unseen("nothing")
+	_, err := c.GetOne(h.ctx, held.Key())
+	require.NoError(t, err)
+	require.True(t, held.Valid())
+
+	unseen(held.Key())
+	require.Equal(t, lock.ErrDeleted, lostReason(t, h.ended(held)))
+
+	behind := h.acquire(lock.New(h.c, "job"))
+	waiter = h.start(h.ctx, lock.New(c, "job"))
+	kvs := h.awaitKeys("job/", 2)
+	unseen(kvs[1].Key)
+	require.Equal(t, lock.ErrDeleted, lostReason(t, waiter.failure()))
+	h.release(behind)
+}
