@@ -161,7 +161,23 @@ func testCompacted(t *testing.T, h *harness) {
 // compacted before they can: they look again, and find it.
 func testCompactedUnseen(t *testing.T, h *harness) {
 	l := newLink()
-	c := h.client(client.Config{Dialer: l.dial})
+	created := make(chan struct{}, 1)
+	w := wire{after: func(c *call, err error) {
+		if c.isCreate() && err == nil {
+			created <- struct{}{}
+		}
+	}}
+	cfg := w.config()
+	cfg.Dialer = l.dial
+	c := h.client(cfg)
+	// queue waits for the answer as well: without it, the create would be
+	// repeated, and the key that is there then would be another one.
+	queue := func() (*attempt, []client.KV) {
+		t.Helper()
+		a := h.start(h.ctx, lock.New(c, "job"))
+		<-created
+		return a, h.awaitKeys("job/", 2)
+	}
 	unseen := func(deleted string) {
 		t.Helper()
 		restore := l.down()
@@ -173,8 +189,7 @@ func testCompactedUnseen(t *testing.T, h *harness) {
 		restore()
 	}
 	first := h.acquire(lock.New(h.c, "job"))
-	waiter := h.start(h.ctx, lock.New(c, "job"))
-	h.awaitKeys("job/", 2)
+	waiter, _ := queue()
 	unseen(first.Key())
 	held := waiter.success()
 
@@ -188,8 +203,7 @@ func testCompactedUnseen(t *testing.T, h *harness) {
 	require.Equal(t, lock.ErrDeleted, lostReason(t, h.ended(held)))
 
 	behind := h.acquire(lock.New(h.c, "job"))
-	waiter = h.start(h.ctx, lock.New(c, "job"))
-	kvs := h.awaitKeys("job/", 2)
+	waiter, kvs := queue()
 	unseen(kvs[1].Key)
 	require.Equal(t, lock.ErrDeleted, lostReason(t, waiter.failure()))
 	h.release(behind)
