@@ -196,10 +196,11 @@ func (c *claim) seize(ctx context.Context) error {
 		}
 		view.Revision = res.Revision
 		holder, err := c.oldest(ctx, view)
-		if err != nil {
-			return err
-		}
 		switch {
+		case errors.Is(err, client.ErrCompacted):
+			// Nothing is known of the rest: begin anew.
+		case err != nil:
+			return err
 		case holder == nil:
 			free = client.CreateRevision(c.lock.prefix(), client.Prefix()).Less(res.Revision + 1)
 		case holder.Key == c.key && c.token() != 0:

@@ -49,7 +49,8 @@ func (c *claim) predecessor(ctx context.Context, view *client.GetResult) (*clien
 }
 
 // oldest returns the first contender, given the keys below the lock's name,
-// oldest first; nil when all keys are nested.
+// oldest first; nil when all keys are nested; client.ErrCompacted when not all
+// of them could be read at that revision.
 func (c *claim) oldest(ctx context.Context, view *client.GetResult) (*client.KV, error) {
 	const any = client.Revision(1<<63 - 1)
 	rev := view.Revision
@@ -61,9 +62,6 @@ func (c *claim) oldest(ctx context.Context, view *client.GetResult) (*client.KV,
 		limit *= pageFactor
 		view, err = c.read(ctx, c.lock.prefix(), client.Prefix(), client.Ascending(client.ByCreateRevision),
 			client.Limit(limit), client.AtRevision(rev))
-		if errors.Is(err, client.ErrCompacted) {
-			return nil, nil // what was seen is too old to go by: the next attempt fails and sees anew
-		}
 		if err != nil {
 			return nil, err
 		}

@@ -60,6 +60,7 @@ func Run(t *testing.T, endpoints []string) {
 		{"History/BothGoneUnseen", testBothGoneUnseen},
 		{"Names/Nested", testNested},
 		{"Names/ManyNested", testManyNested},
+		{"Names/NestedCompacted", testNestedCompacted},
 		{"Names/NestedRace", testNestedRace},
 		{"Names/Invalid", testInvalidNames},
 		{"Names/Conflicts", testConflicts},

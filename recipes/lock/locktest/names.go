@@ -66,6 +66,53 @@ func testManyNested(t *testing.T, h *harness) {
 	h.release(h.acquire(lock.New(h.c, "a")))
 }
 
+// History is compacted while pages of nested keys are read at one revision.
+func testNestedCompacted(t *testing.T, h *harness) {
+	nest := func() {
+		t.Helper()
+		for i := range 10 {
+			key := fmt.Sprintf("a/b%d/f1", i)
+			_, err := h.c.Delete(h.ctx, key)
+			require.NoError(t, err)
+			_, err = h.c.Put(h.ctx, key, nil)
+			require.NoError(t, err)
+		}
+	}
+	compactions := 0
+	var w wire
+	w.before = func(_ context.Context, c *call) fate {
+		if c.isPage() && compactions < 3 {
+			compactions++
+			res, err := h.c.Put(h.ctx, "other", nil)
+			require.NoError(t, err)
+			require.NoError(t, h.c.Compact(h.ctx, res.Revision))
+		}
+		return arrives
+	}
+	c := h.client(w.config())
+	nest()
+	held, err := lock.New(c, "a").TryAcquire(h.ctx)
+	require.NoError(t, err)
+	require.Equal(t, 3, compactions)
+	h.release(held)
+
+	// The holder's key is behind the first page, oldest as well as newest first.
+	nest()
+	holder := h.acquire(lock.New(h.c, "a"))
+	compactions = 0
+	_, err = lock.New(c, "a").TryAcquire(h.ctx)
+	require.ErrorIs(t, err, lock.ErrHeld)
+	require.Equal(t, 3, compactions)
+	nest()
+	compactions = 0
+	waiter := h.start(h.ctx, lock.New(c, "a"))
+	h.awaitKeys("a/", 12)
+	waiter.stillWaits()
+	h.release(holder)
+	h.release(waiter.success())
+	require.Positive(t, compactions)
+}
+
 // TryAcquire sees that all keys are nested, and somebody takes the lock before it
 // does.
 func testNestedRace(t *testing.T, h *harness) {

@@ -39,6 +39,12 @@ func (c *call) isGet() bool {
 	return ok && len(r.RangeEnd) == 0
 }
 
+// isPage says that the call reads a range at a revision.
+func (c *call) isPage() bool {
+	r, ok := c.req.(*pb.RangeRequest)
+	return ok && len(r.RangeEnd) > 0 && r.Revision > 0
+}
+
 func (c *call) has(what func(*pb.RequestOp) bool) bool {
 	txn, ok := c.req.(*pb.TxnRequest)
 	if !ok || len(txn.Compare) == 0 {
