@@ -79,8 +79,8 @@ func BenchmarkSaveAndCompact(b *testing.B) {
 func BenchmarkOpenAndLoad(b *testing.B) {
 	const rows = 200_000
 	s := benchStore(b, rows)
+	require.NoError(b, s.Close())
 	b.Run("open", func(b *testing.B) {
-		require.NoError(b, s.Close())
 		for range b.N {
 			opened, err := Open(s.path)
 			require.NoError(b, err)
