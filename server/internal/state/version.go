@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/binary"
 	"hash/crc32"
-	"slices"
 	"sort"
 	"unsafe"
 
@@ -113,7 +112,7 @@ func (v *Version) discarded(rev int64) (older int, all bool) {
 // old one can be collected.
 func (v *Version) trimmed(n int) *Version {
 	c := *v
-	c.older = slices.Clone(v.older[n:])
+	c.older = append([]past(nil), v.older[n:]...)
 	return &c
 }
 
