@@ -1,80 +1,87 @@
 package state
 
-import (
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"pgregory.net/rapid"
-)
+import pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 // The generators favour few keys, few leases and revisions near the interesting ones, so that everything meets
 // everything else often. They also make requests that the server's validation refuses, such as a key written twice in
 // one transaction: the machine must give them a meaning all the same.
 
 var (
-	someKeys  = []string{"a", "b", "aa", "ab", "b\x00", "c", "\x00", "\xff", ""}
-	someEnds  = []string{"", "\x00", "b", "c", "aa", "a", "\xff", "\x00\x00"}
-	someLease = []int64{0, 0, 1, 2, 3, -4}
+	someKeys   = []string{"a", "b", "aa", "ab", "b\x00", "c", "\x00", "\xff", ""}
+	someEnds   = []string{"", "\x00", "b", "c", "aa", "a", "\xff", "\x00\x00"}
+	someLeases = []int64{0, 0, 1, 2, 3, -4}
 )
 
-func (w *world) key() []byte { return []byte(rapid.SampledFrom(someKeys).Draw(w.T, "key")) }
-func (w *world) end() []byte { return []byte(rapid.SampledFrom(someEnds).Draw(w.T, "end")) }
-func (w *world) flag(label string) bool {
-	return rapid.IntRange(0, 3).Draw(w.T, label) == 0
-}
-func (w *world) lease() int64 { return rapid.SampledFrom(someLease).Draw(w.T, "lease") }
+func pick[E any](w *world, label string, from ...E) E { return from[w.pick(len(from), label)] }
 
-// revision is around the compact and the current one, and sometimes no real one.
+func (w *world) key() []byte             { return []byte(pick(w, "key", someKeys...)) }
+func (w *world) end() []byte             { return []byte(pick(w, "end", someEnds...)) }
+func (w *world) lease() int64            { return pick(w, "lease", someLeases...) }
+func (w *world) seldom(what string) bool { return w.pick(4, what) == 3 }
+
+// revision is one from the compact to the current one, or a little beyond them.
 func (w *world) revision() int64 {
-	return rapid.Int64Range(min(-2, w.model.compact-2), w.model.rev+2).Draw(w.T, "revision")
+	least := min(-2, w.model.compact-2)
+	return least + int64(w.pick(int(w.model.rev+3-least), "revision"))
+}
+
+// readable is a revision that can be read.
+func (w *world) readable(m *model) int64 {
+	least := max(m.compact, 1)
+	return least + int64(w.pick(int(m.rev-least+1), "readable"))
 }
 
 func (w *world) command() Command {
-	switch rapid.IntRange(0, 15).Draw(w.T, "kind") {
+	switch w.pick(16, "kind") {
 	case 0:
 		return Command{KindCompact, &pb.CompactionRequest{Revision: w.revision()}}
 	case 1, 2:
-		return Command{KindLeaseGrant, &pb.LeaseGrantRequest{ID: w.lease(), TTL: rapid.SampledFrom([]int64{-1, 5, 60, 9_000_000_001}).Draw(w.T, "ttl")}}
+		return Command{KindLeaseGrant, &pb.LeaseGrantRequest{ID: w.lease(), TTL: pick[int64](w, "ttl", -1, 5, 60, 9_000_000_001)}}
 	case 3:
 		return Command{KindLeaseRevoke, &pb.LeaseRevokeRequest{ID: w.lease()}}
 	case 4:
-		return Command{KindExpireLeases, &ExpireLeases{IDs: rapid.SliceOfN(rapid.SampledFrom(someLease), 0, 4).Draw(w.T, "ids")}}
+		return Command{KindExpireLeases, &ExpireLeases{IDs: []int64{w.lease(), w.lease(), w.lease()}[w.pick(3, "ids"):]}}
 	case 5:
-		return Command{KindMember, &Member{ID: uint64(rapid.IntRange(1, 3).Draw(w.T, "id")), Name: "new", ClientURLs: []string{"http://new"}}}
+		return Command{KindMember, &Member{ID: uint64(1 + w.pick(3, "id")), Name: "new", ClientURLs: []string{"http://new"}}}
 	case 6, 7:
 		return Command{KindDeleteRange, w.deleteRequest()}
 	case 8, 9, 10, 11:
-		return Command{KindTxn, w.txnRequest(2)}
+		return Command{KindTxn, w.txnRequest(w.model, 2)}
 	default:
 		return Command{KindPut, w.putRequest()}
 	}
 }
 
 func (w *world) putRequest() *pb.PutRequest {
-	r := &pb.PutRequest{Key: w.key(), Lease: w.lease(), PrevKv: w.flag("prev"), IgnoreLease: w.flag("ignore lease")}
-	if r.IgnoreValue = w.flag("ignore value"); !r.IgnoreValue {
-		r.Value = rapid.SliceOfN(rapid.SampledFrom([]byte("xyz")), 1, 3).Draw(w.T, "value")
+	r := &pb.PutRequest{Key: w.key(), Lease: w.lease(), PrevKv: w.seldom("prev"), IgnoreLease: w.seldom("ignore lease")}
+	if r.IgnoreValue = w.seldom("ignore value"); !r.IgnoreValue {
+		r.Value = []byte(pick(w, "value", "x", "y", "zz", "xy"))
 	}
 	return r
 }
 
 func (w *world) deleteRequest() *pb.DeleteRangeRequest {
-	return &pb.DeleteRangeRequest{Key: w.key(), RangeEnd: w.end(), PrevKv: w.flag("prev")}
+	return &pb.DeleteRangeRequest{Key: w.key(), RangeEnd: w.end(), PrevKv: w.seldom("prev")}
 }
 
-func (w *world) rangeRequest() *pb.RangeRequest {
+func (w *world) rangeRequest(m *model) *pb.RangeRequest {
 	r := &pb.RangeRequest{
 		Key: w.key(), RangeEnd: w.end(),
-		Limit:      rapid.Int64Range(-1, 5).Draw(w.T, "limit"),
-		SortOrder:  pb.RangeRequest_SortOrder(rapid.IntRange(0, 2).Draw(w.T, "order")),
-		SortTarget: pb.RangeRequest_SortTarget(rapid.IntRange(0, 4).Draw(w.T, "target")),
-		KeysOnly:   w.flag("keys only"),
-		CountOnly:  w.flag("count only"),
+		Limit:      int64(w.pick(7, "limit") - 1),
+		SortOrder:  pb.RangeRequest_SortOrder(w.pick(3, "order")),
+		SortTarget: pb.RangeRequest_SortTarget(w.pick(5, "target")),
+		KeysOnly:   w.seldom("keys only"),
+		CountOnly:  w.seldom("count only"),
 	}
-	if rapid.Bool().Draw(w.T, "old") {
+	switch w.pick(4, "time") {
+	case 2:
+		r.Revision = w.readable(m)
+	case 3:
 		r.Revision = w.revision()
 	}
-	if w.flag("filters") {
+	if w.seldom("filters") {
 		for _, f := range []*int64{&r.MinModRevision, &r.MaxModRevision, &r.MinCreateRevision, &r.MaxCreateRevision} {
-			if w.flag("filter") {
+			if w.seldom("filter") {
 				*f = w.revision()
 			}
 		}
@@ -85,11 +92,11 @@ func (w *world) rangeRequest() *pb.RangeRequest {
 func (w *world) compareRequest() *pb.Compare {
 	c := &pb.Compare{
 		Key: w.key(), RangeEnd: w.end(),
-		Result: pb.Compare_CompareResult(rapid.IntRange(0, 3).Draw(w.T, "result")),
-		Target: pb.Compare_CompareTarget(rapid.IntRange(0, 4).Draw(w.T, "target")),
+		Result: pb.Compare_CompareResult(w.pick(4, "result")),
+		Target: pb.Compare_CompareTarget(w.pick(5, "target")),
 	}
-	n := rapid.Int64Range(0, w.model.rev).Draw(w.T, "operand")
-	switch rapid.SampledFrom([]pb.Compare_CompareTarget{c.Target, c.Target, c.Target, pb.Compare_MOD, -1}).Draw(w.T, "union") {
+	n := int64(w.pick(int(w.model.rev), "operand"))
+	switch pick(w, "union", c.Target, c.Target, c.Target, pb.Compare_MOD, -1) {
 	case pb.Compare_VERSION:
 		c.TargetUnion = &pb.Compare_Version{Version: n % 3}
 	case pb.Compare_CREATE:
@@ -104,16 +111,16 @@ func (w *world) compareRequest() *pb.Compare {
 	return c
 }
 
-func (w *world) txnRequest(depth int) *pb.TxnRequest {
-	return w.txn(depth, func() *pb.RequestOp {
-		switch rapid.IntRange(0, 5).Draw(w.T, "op") {
+func (w *world) txnRequest(m *model, depth int) *pb.TxnRequest {
+	return w.txn(func() *pb.RequestOp {
+		switch w.pick(6, "op") {
 		case 0:
 			return &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: w.deleteRequest()}}
 		case 1:
-			return &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: w.rangeRequest()}}
+			return &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: w.rangeRequest(m)}}
 		case 2:
 			if depth > 0 {
-				return &pb.RequestOp{Request: &pb.RequestOp_RequestTxn{RequestTxn: w.txnRequest(depth - 1)}}
+				return &pb.RequestOp{Request: &pb.RequestOp_RequestTxn{RequestTxn: w.txnRequest(m, depth-1)}}
 			}
 			return &pb.RequestOp{}
 		default:
@@ -122,24 +129,24 @@ func (w *world) txnRequest(depth int) *pb.TxnRequest {
 	})
 }
 
-func (w *world) readOnlyTxn(depth int) *pb.TxnRequest {
-	return w.txn(depth, func() *pb.RequestOp {
-		if depth > 0 && w.flag("nested") {
-			return &pb.RequestOp{Request: &pb.RequestOp_RequestTxn{RequestTxn: w.readOnlyTxn(depth - 1)}}
+func (w *world) readOnlyTxn(m *model, depth int) *pb.TxnRequest {
+	return w.txn(func() *pb.RequestOp {
+		if depth > 0 && w.seldom("nested") {
+			return &pb.RequestOp{Request: &pb.RequestOp_RequestTxn{RequestTxn: w.readOnlyTxn(m, depth-1)}}
 		}
-		return &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: w.rangeRequest()}}
+		return &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: w.rangeRequest(m)}}
 	})
 }
 
-func (w *world) txn(depth int, op func() *pb.RequestOp) *pb.TxnRequest {
+func (w *world) txn(op func() *pb.RequestOp) *pb.TxnRequest {
 	r := &pb.TxnRequest{}
-	for range rapid.IntRange(0, 2).Draw(w.T, "compares") {
+	for range w.pick(3, "compares") {
 		r.Compare = append(r.Compare, w.compareRequest())
 	}
-	for range rapid.IntRange(0, 3).Draw(w.T, "success") {
+	for range w.pick(4, "success") {
 		r.Success = append(r.Success, op())
 	}
-	for range rapid.IntRange(0, 2).Draw(w.T, "failure") {
+	for range w.pick(3, "failure") {
 		r.Failure = append(r.Failure, op())
 	}
 	return r

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -73,7 +74,8 @@ func (a *memory) sorted() []Revision {
 // world holds a machine with an archive and a tiny window, a twin that keeps all in memory and is swept at other times,
 // and the model. All get the same log and must agree at every step.
 type world struct {
-	*rapid.T
+	require.TestingT
+	pick    func(n int, label string) int // 0 <= result < n
 	m, twin *Machine
 	model   *model
 	archive *memory
@@ -94,8 +96,8 @@ func config(a Archive) Config {
 		Members: []Member{{ID: 2, Name: "two"}, {ID: 1, PeerURLs: []string{"http://one"}, Learner: true}}}
 }
 
-func newWorld(t *rapid.T, met tally) *world {
-	w := &world{T: t, model: newModel(), archive: newMemory(), loaded: neverCompacted, met: met}
+func newWorld(t require.TestingT, pick func(n int, label string) int, met tally) *world {
+	w := &world{TestingT: t, pick: pick, model: newModel(), archive: newMemory(), loaded: neverCompacted, met: met}
 	w.archive.met = met
 	w.m, w.twin = New(config(w.archive)), New(config(nil))
 	for _, member := range config(nil).Members {
@@ -107,11 +109,25 @@ func newWorld(t *rapid.T, met tally) *world {
 // tally counts what happened in all runs: a run in which nothing of interest happened proves nothing.
 type tally map[string]int
 
-func TestMachineAgreesWithModel(t *testing.T) {
-	const rounds = 6 // of as many checks as rapid is told to make, 100 by default
+// Short runs, for which rapid finds a still shorter one when they fail.
+func TestMachineAgreesWithModel(t *testing.T) { rapid.Check(t, shortRun) }
+
+func FuzzMachine(f *testing.F) { f.Fuzz(rapid.MakeFuzz(shortRun)) }
+
+func shortRun(t *rapid.T) {
+	pick := func(n int, label string) int { return rapid.IntRange(0, n-1).Draw(t, label) }
+	newWorld(t, pick, tally{}).run(1 + pick(60, "steps"))
+}
+
+// Long runs, in which all that can happen does.
+func TestMachineAgreesWithModelForLong(t *testing.T) {
+	const runs, steps = 60, 250
 	met := tally{}
-	for range rounds {
-		rapid.Check(t, func(t *rapid.T) { agrees(t, met) })
+	for range runs {
+		seed := rand.Uint64()
+		t.Logf("seed %#x", seed)
+		r := rand.New(rand.NewPCG(seed, 0))
+		newWorld(t, func(n int, _ string) int { return r.IntN(n) }, met).run(steps)
 	}
 	for _, what := range []string{
 		ErrCompacted.Error(), ErrFutureRevision.Error(), ErrLeaseNotFound.Error(), ErrLeaseExists.Error(),
@@ -119,25 +135,18 @@ func TestMachineAgreesWithModel(t *testing.T) {
 		"*etcdserverpb.PutResponse", "*etcdserverpb.DeleteRangeResponse", "*etcdserverpb.TxnResponse",
 		"*etcdserverpb.CompactionResponse", "*etcdserverpb.LeaseGrantResponse", "*etcdserverpb.LeaseRevokeResponse",
 		"*etcdserverpb.MemberUpdateResponse", "*etcdserverpb.RangeResponse",
-		"archive read", "dropped", "removed", "half swept at restart", "lost to a compaction", "several writes in one revision",
+		"archive read", "dropped", "removed", "half swept at restart", "lost to a compaction",
+		"several writes in one revision",
 	} {
-		require.Greater(t, met[what], rounds, "%s happened too seldom: %v", what, met)
+		require.Greater(t, met[what], runs, "%s happened too seldom: %v", what, met)
 	}
 }
 
-func FuzzMachine(f *testing.F) {
-	f.Fuzz(rapid.MakeFuzz(func(t *rapid.T) { agrees(t, tally{}) }))
-}
-
-// agrees drives a world through random steps.
-func agrees(t *rapid.T, met tally) {
-	w := newWorld(t, met)
-	steps := []func(){
-		w.apply, w.apply, w.apply, w.apply, w.read, w.read, w.sweep, w.sweep, w.keepView, w.checkpoint, w.settle,
-		w.restart, w.transfer,
-	}
-	for range rapid.IntRange(1, 60).Draw(t, "steps") {
-		steps[rapid.IntRange(0, len(steps)-1).Draw(t, "step")]()
+// run drives a world through random steps.
+func (w *world) run(n int) {
+	for range n {
+		pick(w, "step", w.apply, w.apply, w.apply, w.apply, w.read, w.read, w.sweep, w.sweep, w.keepView, w.checkpoint,
+			w.settle, w.restart, w.transfer)()
 		w.compare()
 	}
 	w.read()
@@ -147,7 +156,7 @@ func agrees(t *rapid.T, met tally) {
 
 // apply applies a batch and compares all results. The machines get decoded copies, since they own what they are given.
 func (w *world) apply() {
-	batch := make([]Command, rapid.IntRange(0, 4).Draw(w.T, "batch"))
+	batch := make([]Command, w.pick(5, "batch"))
 	for i := range batch {
 		batch[i] = w.command()
 	}
@@ -276,12 +285,12 @@ func (w *world) read() {
 
 // readView asks a view for one range and one transaction.
 func (w *world) readView(v *View, m *model) {
-	q := w.rangeRequest()
+	q := w.rangeRequest(m)
 	want, wantErr := m.readRange(q)
 	got, err := v.Range(q)
 	w.sameRead(m, want, wantErr, got, err, q)
 
-	x := w.readOnlyTxn(2)
+	x := w.readOnlyTxn(m, 2)
 	c := m.choose(x)
 	wantErr = m.possible(c)
 	var wantTxn *pb.TxnResponse
@@ -320,8 +329,8 @@ func (w *world) keepView() {
 }
 
 func (w *world) sweep() {
-	w.m.Sweep(rapid.IntRange(1, 4).Draw(w.T, "keys"))
-	if rapid.Bool().Draw(w.T, "twin") {
+	w.m.Sweep(1 + w.pick(4, "keys"))
+	if w.pick(2, "twin") == 0 {
 		w.twin.Sweep(100)
 	}
 }
@@ -329,7 +338,7 @@ func (w *world) sweep() {
 // checkpoint moves the changes to the archive; what they hold may leave memory.
 func (w *world) checkpoint() {
 	c := w.m.TakeChanges()
-	if rapid.Bool().Draw(w.T, "merged") {
+	if w.pick(2, "merged") == 0 {
 		w.apply()
 		c.Merge(w.m.TakeChanges())
 	}
