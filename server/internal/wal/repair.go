@@ -135,7 +135,7 @@ func (o *opening) sealPrevious() error {
 	}
 	seal := frame{kind: kindSeal, batch: o.header.batch, synced: o.header.batch, chain: p.chain}
 	buf := make([]byte, sealBytes)
-	seal.encode(buf, p.salt, nil)
+	seal.encode(buf, p.seed, nil)
 	if _, err = file.WriteAt(buf, p.end); err == nil {
 		err = file.Sync()
 	}
