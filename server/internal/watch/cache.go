@@ -9,15 +9,8 @@ import (
 	"github.com/latchkey-go/latchkey/server/internal/state"
 )
 
-const (
-	// cacheBytesMax bounds the events that are kept encoded for all streams together. A stream that is this far
-	// behind the others reads the history again.
-	cacheBytesMax = 16 << 20
-	// cacheEventsMax bounds their number.
-	cacheEventsMax = 16384
-	// payloadOverheadBytes is what an event costs in the cache besides its bytes.
-	payloadOverheadBytes = 256
-)
+// payloadOverheadBytes is what an event costs in the cache besides its bytes.
+const payloadOverheadBytes = 256
 
 // payload is an event with its encodings. It is shared by all the streams that send the event; everything but the
 // two encodings and what fill sets is immutable.
@@ -76,7 +69,8 @@ type cache struct {
 	head  int
 	count int
 	bytes int
-	limit int
+
+	bytesMax, eventsMax int
 }
 
 type cached struct {
@@ -84,8 +78,8 @@ type cached struct {
 	bytes int
 }
 
-func newCache(limitBytes int) *cache {
-	return &cache{byRev: make(map[state.Revision]*item), limit: limitBytes}
+func newCache(l limits) *cache {
+	return &cache{byRev: make(map[state.Revision]*item), bytesMax: l.cacheBytes, eventsMax: l.cacheEvents}
 }
 
 // intern returns the shared item of an event and its payload, which the caller holds on to however soon the cache
@@ -110,7 +104,7 @@ func (c *cache) intern(e state.Event) (*item, *payload) {
 	}
 	c.push(cached{rev: rev, bytes: size})
 	c.byRev[rev] = it
-	for c.count > 1 && (c.bytes > c.limit || c.count > cacheEventsMax) {
+	for c.count > 1 && (c.bytes > c.bytesMax || c.count > c.eventsMax) {
 		oldest := c.pop()
 		c.byRev[oldest.rev].payload.Store(nil)
 		delete(c.byRev, oldest.rev)

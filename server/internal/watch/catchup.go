@@ -6,14 +6,12 @@ import (
 	"github.com/latchkey-go/latchkey/server/internal/state"
 )
 
-// turnRevisionsMax bounds the revisions that are looked at in one turn of reading.
-const turnRevisionsMax = 1000
-
 // turn is one bounded stretch of reading on behalf of the lagging groups of a stream. Groups whose cursor is before
 // the stretch take no part, for they would miss what is in between; groups whose cursor is inside join where it is.
 type turn struct {
 	from, to int64 // revisions; to is set when the reading ends
-	bytes    int   // of matched events
+	bytesMax int   // of matched events
+	bytes    int
 	last     int64 // revision of the last event that was looked at
 	full     bool  // ended by its limits
 }
@@ -28,7 +26,7 @@ func (s *Stream) stepLagging(sink Sink, sc *scratch) error {
 	if s.turn >= len(s.lagging) {
 		s.turn = 0
 	}
-	t := turn{from: s.lagging[s.turn].cursor}
+	t := turn{from: s.lagging[s.turn].cursor, bytesMax: s.hub.limits.batchBytes}
 	s.turn++
 	if t.from <= now.history.Last() {
 		complete, err := s.read(&t, now, sc)
@@ -52,7 +50,7 @@ func (s *Stream) stepLagging(sink Sink, sc *scratch) error {
 // read gathers a turn's events in the batches of the groups. It returns false when the archive may have lost some of
 // them to a compaction meanwhile.
 func (s *Stream) read(t *turn, now *snapshot, sc *scratch) (complete bool, err error) {
-	limit := min(t.from+turnRevisionsMax-1, now.history.Last())
+	limit := min(t.from+s.hub.limits.turnRevisions-1, now.history.Last())
 	if t.from >= now.history.First() {
 		for e := range now.history.From(t.from) {
 			if !t.admits(e.Version, limit) {
@@ -70,6 +68,8 @@ func (s *Stream) read(t *turn, now *snapshot, sc *scratch) (complete bool, err e
 	if s.hub.archive == nil {
 		return false, fmt.Errorf("read events %d-%d: not in memory, and there is no archive", t.from, limit)
 	}
+	s.hub.replacing.RLock()
+	defer s.hub.replacing.RUnlock()
 	err = s.hub.archive.Scan(t.from, limit, func(v *state.Version) bool {
 		if !t.admits(v, limit) {
 			return false
@@ -91,7 +91,7 @@ func (t *turn) admits(v *state.Version, limit int64) bool {
 	if v.Mod > limit {
 		return false
 	}
-	if v.Mod != t.last && t.bytes >= batchBytesMax {
+	if v.Mod != t.last && t.bytes >= t.bytesMax {
 		t.full = true
 		return false
 	}
@@ -174,20 +174,26 @@ func (s *Stream) filterLagging(keep func(*group) bool) {
 	s.lagging = kept
 }
 
-// cancelCompacted ends the watchers whose next events may be gone.
+// cancelCompacted ends the watchers whose next events may be gone. A group reads on from the compact revision for those
+// of its watchers that joined it late and want nothing below.
 func (s *Stream) cancelCompacted(sink Sink, compact int64) error {
 	var err error
 	s.filterLagging(func(g *group) bool {
 		if g.cursor >= compact || err != nil {
 			return true
 		}
+		g.cursor = compact
 		for _, w := range g.disband() {
+			if w.from >= compact {
+				g.join(0, w)
+				continue
+			}
 			s.dropWatcher(w)
 			if err == nil {
 				err = sink.Compacted(w.id, compact)
 			}
 		}
-		return false
+		return len(g.watchers) > 0
 	})
 	return err
 }
@@ -197,6 +203,8 @@ func (h *Hub) fill(p *payload) error {
 	if !p.missing {
 		return nil
 	}
+	h.replacing.RLock()
+	defer h.replacing.RUnlock()
 	kv, err := h.archive.At(p.version.Key, p.rev-1)
 	if err != nil {
 		return fmt.Errorf("read key before revision %d: %w", p.rev, err)

@@ -17,7 +17,8 @@ type watcher struct {
 	id int64
 	// from is the lowest revision that the watcher may be sent. Below it, its group's events are not for this watcher.
 	from int64
-	// floor is the lowest revision that a progress report to this watcher may have.
+	// floor is the lowest revision that a progress report to this watcher may have: the start that it asked for, and
+	// what it has been told of already, while it was reading ahead of the dispatcher.
 	floor   int64
 	group   *group
 	index   int32 // in group.watchers
@@ -54,6 +55,7 @@ type group struct {
 func (g *group) join(from int64, watchers ...*watcher) {
 	for _, w := range watchers {
 		w.from = max(w.from, from)
+		w.floor = max(w.floor, w.from-1)
 		w.group = g
 		w.index = int32(len(g.watchers))
 		g.watchers = append(g.watchers, w)

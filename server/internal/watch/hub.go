@@ -18,6 +18,20 @@ const (
 	// dispatchWorkMax bounds the events and matches that are dealt with under one hold of the hub's mutex, which those
 	// who create and cancel watchers wait for: about 0.2 ms. A revision is never split.
 	dispatchWorkMax = 4096
+	// cacheBytesMax bounds the events that are kept encoded for all streams together. A stream that is this far
+	// behind the others reads the history again.
+	cacheBytesMax = 16 << 20
+	// cacheEventsMax bounds their number.
+	cacheEventsMax = 16384
+	// queueEventsMax bounds the references to events that wait for one stream. Beyond it, the groups that miss one
+	// read for themselves.
+	queueEventsMax = 4096
+	// turnRevisionsMax bounds the revisions that are looked at in one turn of reading.
+	turnRevisionsMax = 1000
+	// batchBytesMax bounds the events of one response, and of one turn of reading; a single revision may exceed it.
+	batchBytesMax = 1 << 20
+	// batchKeptMax is the capacity up to which a group keeps its empty batch for the next events.
+	batchKeptMax = 16
 	// detachGroupsMax bounds the groups that leave the index under one hold of the mutex.
 	detachGroupsMax = 512
 )
@@ -48,6 +62,19 @@ type Config struct {
 	StreamWatchersMax int
 }
 
+// limits are the bounds above that tests make small.
+type limits struct {
+	dispatchWork, cacheBytes, cacheEvents, queueEvents, batchBytes int
+	turnRevisions                                                  int64
+}
+
+func defaultLimits() limits {
+	return limits{
+		dispatchWork: dispatchWorkMax, cacheBytes: cacheBytesMax, cacheEvents: cacheEventsMax,
+		queueEvents: queueEventsMax, batchBytes: batchBytesMax, turnRevisions: turnRevisionsMax,
+	}
+}
+
 // Stats counts what a hub has now.
 type Stats struct {
 	Streams  int64
@@ -60,10 +87,14 @@ type Hub struct {
 	archive           Archive
 	watchersMax       int64
 	streamWatchersMax int
+	limits            limits
 
 	latest     atomic.Pointer[snapshot]
 	dispatched atomic.Int64 // events up to here stand in the queues of all live groups; written under mu
 	attached   atomic.Int64 // live groups: with none, publishing wakes nobody
+
+	// replacing is held for reading while the archive is read, until the outcome is judged by the newest snapshot.
+	replacing sync.RWMutex
 
 	mu      sync.Mutex
 	live    index     // protected by mu
@@ -96,11 +127,19 @@ type waiter struct {
 
 // NewHub returns a hub that shows the given history and compact revision, and starts its dispatcher. Close ends it.
 func NewHub(c Config, history state.History, compact int64) *Hub {
+	h := newHub(c, history, compact, defaultLimits())
+	h.stopped.Go(h.run)
+	return h
+}
+
+// newHub returns a hub without its dispatcher.
+func newHub(c Config, history state.History, compact int64, l limits) *Hub {
 	h := &Hub{
 		archive:           c.Archive,
 		watchersMax:       int64(c.WatchersMax),
 		streamWatchersMax: c.StreamWatchersMax,
-		cache:             newCache(cacheBytesMax),
+		limits:            l,
+		cache:             newCache(l),
 		wake:              make(chan struct{}, 1),
 		done:              make(chan struct{}),
 	}
@@ -114,7 +153,6 @@ func NewHub(c Config, history state.History, compact int64) *Hub {
 	h.queues.New = func() any { return new(queue) }
 	h.latest.Store(&snapshot{history: history, compact: compact})
 	h.dispatched.Store(history.Last())
-	h.stopped.Go(h.run)
 	return h
 }
 
@@ -133,7 +171,8 @@ func (h *Hub) Close() {
 // Publish shows watchers a new history and the compact revision that goes with it. It is called by the goroutine that
 // applies, after each batch: before the batch's clients are answered, so that a watch created after an answer begins
 // behind it, and before the archive loses anything below the compact revision, so that a reader of the archive who
-// lost something always learns of it. Revisions never go back. It takes no lock and does not wait.
+// lost something always learns of it. Revisions never go back; a machine that is replaced is published in Replace. It
+// takes no lock and does not wait.
 func (h *Hub) Publish(history state.History, compact int64) {
 	h.latest.Store(&snapshot{history: history, compact: compact})
 	// A group that attaches after the Store above and before this Load sees the new history itself; see attach.
@@ -144,6 +183,15 @@ func (h *Hub) Publish(history state.History, compact int64) {
 	case h.wake <- struct{}{}:
 	default:
 	}
+}
+
+// Replace runs f, which puts another machine with another archive in place and publishes its history, while no stream
+// reads the archive. Otherwise a stream could miss what the new archive does not have, and not learn from the compact
+// revision that it did. Streams that need the archive wait for f.
+func (h *Hub) Replace(f func() error) error {
+	h.replacing.Lock()
+	defer h.replacing.Unlock()
+	return f()
 }
 
 // Revision returns the revision of the history that was published last.
@@ -201,7 +249,7 @@ func (h *Hub) matchSome(history state.History, at int64) int64 {
 	work, rev := 0, at
 	for e := range history.From(at + 1) {
 		if e.Version.Mod != rev {
-			if work >= dispatchWorkMax {
+			if work >= h.limits.dispatchWork {
 				return rev
 			}
 			rev = e.Version.Mod

@@ -120,7 +120,7 @@ func (s *Stream) flush(sink Sink, sc *scratch, g *group, upTo int64) error {
 	batch := g.batch
 	for len(batch) > 0 {
 		n, bytes := 0, 0
-		for n < len(batch) && (bytes < batchBytesMax || batch[n].rev == batch[n-1].rev) {
+		for n < len(batch) && (bytes < s.hub.limits.batchBytes || batch[n].rev == batch[n-1].rev) {
 			bytes += batch[n].bytes()
 			n++
 		}
@@ -238,9 +238,6 @@ func (s *Stream) report(sink Sink, upTo int64) error {
 	}
 	switch {
 	case s.progress == 0:
-		return nil
-	case len(s.watchers) == 0:
-		s.progress = 0
 		return nil
 	case len(s.lagging) > 0:
 		s.progress = 1

@@ -5,16 +5,6 @@ import (
 	"sync"
 )
 
-const (
-	// queueEventsMax bounds the references to events that wait for one stream. Beyond it, the groups that miss one
-	// read for themselves.
-	queueEventsMax = 4096
-	// batchBytesMax bounds the events of one response, and of one turn of reading; a single revision may exceed it.
-	batchBytesMax = 1 << 20
-	// batchKeptMax is the capacity up to which a group keeps its empty batch for the next events.
-	batchKeptMax = 16
-)
-
 // Request describes a watcher to create.
 type Request struct {
 	// ID is the watcher's id on its stream; 0 has the stream choose one.
@@ -165,7 +155,6 @@ func (s *Stream) Create(r Request) (id, revision int64, err error) {
 	switch {
 	case r.Start == 0:
 		revision = s.goLive(r.Range, 0, w) - 1
-		w.floor = revision
 	case r.Start <= revision || s.goLive(r.Range, r.Start, w) == 0:
 		// The second condition holds when the start was in the future a moment ago and has been dispatched by now.
 		s.goLag(&group{stream: s, rng: r.Range, cursor: r.Start}, w)
@@ -229,6 +218,9 @@ func (s *Stream) dropWatcher(w *watcher) {
 	s.hub.watchers.Add(-1)
 	if w.progress {
 		s.ticking--
+	}
+	if len(s.watchers) == 0 {
+		s.progress = 0
 	}
 }
 
@@ -329,7 +321,7 @@ func (s *Stream) push(g *group, it *item) {
 	defer s.mu.Unlock()
 	switch {
 	case g.lost:
-	case len(s.queue.deliveries()) >= queueEventsMax:
+	case len(s.queue.deliveries()) >= s.hub.limits.queueEvents:
 		g.lost = true
 		s.lost = append(s.lost, loss{group: g, rev: it.rev})
 	default:

@@ -1,0 +1,40 @@
+# Everything here is a short name for a command that works without make.
+
+.DEFAULT_GOAL := help
+.PHONY: help build test race sim lint fmt bench interop tour ci
+
+SEEDS ?= 200
+FIRST ?= 1
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/latchkey
+	CGO_ENABLED=0 go build -trimpath -o bin/latchkey ./cmd/latchkey
+
+test: ## run the tests, as a new user would
+	go test ./...
+
+race: ## run the tests under the race detector
+	go test -race ./...
+
+sim: ## run simulation seeds: make sim SEEDS=2000, or one of them: make sim SEED=17
+	go test ./server/internal/sim -count=1 -timeout=30m $(if $(SEED),-v -seed=$(SEED),-seeds=$(SEEDS) -first=$(FIRST))
+
+lint: ## check formatting, vet and staticcheck, here and in interop/
+	.ci/run format vet staticcheck
+
+fmt: ## format every Go file
+	gofmt -w $$(git ls-files '*.go')
+
+bench: ## measure against etcd on this machine (interop/bench)
+	cd interop && go run ./bench
+
+interop: ## run the official etcd client and tools against latchkey
+	cd interop && go test ./...
+
+tour: ## watch a three-member cluster lose its leader
+	go run ./examples/tour
+
+ci: ## run everything that a change must pass
+	.ci/run

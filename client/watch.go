@@ -1,0 +1,69 @@
+package client
+
+import (
+	"context"
+	"iter"
+)
+
+// EventType says what happened to a key.
+type EventType uint8
+
+// The types of events.
+const (
+	EventPut    EventType = iota // the key was written
+	EventDelete                  // the key was deleted, by a call or with its lease
+)
+
+// String returns "put" or "delete".
+func (t EventType) String() string {
+	if t == EventDelete {
+		return "delete"
+	}
+	return "put"
+}
+
+// Event is one change of one key.
+type Event struct {
+	Type EventType
+	// KV is the key after the change. Of a deleted key, only Key and ModRevision (of the deletion) are set.
+	KV KV
+	// Prev is the key before the change; only with PrevKV, and nil when there was none or it is compacted.
+	Prev *KV
+}
+
+// Created says that the event brought the key into being.
+func (e Event) Created() bool { return e.Type == EventPut && e.KV.CreateRevision == e.KV.ModRevision }
+
+// WatchBatch is what a watch has to say at once. The events of one revision are always in one batch.
+type WatchBatch struct {
+	// Revision is what the watch has reached: everything that happened up to it has been yielded. A new watch, or a
+	// read, continues from Revision+1 without gap or repetition.
+	Revision Revision
+	// Events are in order of revision; none in a batch that only reports Created or Progress.
+	Events []Event
+	// Created marks the first batch: the watch is established on a server.
+	Created bool
+	// Progress marks a batch that only tells the revision. Only with WithProgress.
+	Progress bool
+}
+
+// Watch yields every change of a key, or of a range of keys, in order, each exactly once. It survives the loss of
+// connections and members: it goes on where it was on another member. The loop's end is never silent: a watch that ends
+// for any reason but a break yields one last error:
+//   - the error of ctx when that is done,
+//   - [*CompactedError] when events that were not yielded yet have been compacted away: read again, and watch from the
+//     revision of that read + 1,
+//   - [ErrPermissionDenied] and the like when the server refuses the watch,
+//   - [ErrClosed].
+//
+// Breaking out of the loop ends the watch. A slow loop lags behind and costs bounded memory. Without [FromRevision], the
+// watch starts some time after the loop does: to miss nothing, read first and watch from the revision after.
+func (c *Client) Watch(ctx context.Context, key string, opts ...WatchOption) iter.Seq2[Event, error] {
+	panic("not yet")
+}
+
+// WatchBatches is Watch with a batch at a time: the first says that the watch is established, and each tells the
+// revision that the watch has reached.
+func (c *Client) WatchBatches(ctx context.Context, key string, opts ...WatchOption) iter.Seq2[WatchBatch, error] {
+	panic("not yet")
+}

@@ -1,0 +1,166 @@
+package lint
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Module is the import path that every package of this project starts with.
+const Module = "github.com/latchkey-go/latchkey"
+
+// Package is the part of `go list -json` that the import rules read.
+type Package struct {
+	ImportPath string
+	Imports    []string // direct, without those of tests
+}
+
+// Rule says what one package may import. The zero Rule allows the standard
+// library and nothing else.
+type Rule struct {
+	// Own lists packages of this module, relative to its root. An entry that
+	// ends in /... stands for everything below it.
+	Own []string
+	// External lists import path prefixes outside of this module and the
+	// standard library. A prefix matches whole path elements.
+	External []string
+	// Pure bans the standard packages that bring in time, chance, other
+	// goroutines or the outside world.
+	Pure bool
+}
+
+// impure are the standard packages, with all below them, that a Pure package
+// may not import: its results would no longer follow from its arguments alone.
+var impure = []string{
+	"context", "crypto/rand", "io/fs", "io/ioutil", "log", "math/rand",
+	"net", "os", "sync", "syscall", "testing", "time",
+}
+
+const (
+	etcdAPI  = "go.etcd.io/etcd/api/v3"
+	raft     = "go.etcd.io/raft/v3"
+	protobuf = "google.golang.org/protobuf"
+	grpc     = "google.golang.org/grpc"
+	genproto = "google.golang.org/genproto/googleapis/rpc"
+	bbolt    = "go.etcd.io/bbolt"
+	btree    = "github.com/tidwall/btree"
+	uuid     = "github.com/google/uuid"
+	cobra    = "github.com/spf13/cobra"
+	pflag    = "github.com/spf13/pflag"
+	sys      = "golang.org/x/sys"
+	checker  = "github.com/anishathalye/porcupine"
+)
+
+// Rules is the table of the project's packages, by path relative to the
+// module. ARCHITECTURE.md tells what each of them is for.
+var Rules = map[string]Rule{
+	// The core: data structures and decisions, nothing that waits.
+	"server/internal/state":   {Pure: true, External: []string{etcdAPI, protobuf, btree}},
+	"server/internal/replica": {Pure: true, External: []string{raft, protobuf}},
+
+	// The disk, bottom up.
+	"server/internal/disk":       {External: []string{sys}},
+	"server/internal/wal":        {Own: []string{"server/internal/disk"}, External: []string{raft, protobuf}},
+	"server/internal/checkpoint": {Own: []string{"server/internal/state"}, External: []string{bbolt, etcdAPI, raft, protobuf, sys}},
+
+	// The rest of the server.
+	"server/internal/peer":  {External: []string{raft, protobuf, grpc, genproto}},
+	"server/internal/lease": {},
+	"server/internal/watch": {Own: []string{"server/internal/state"}, External: []string{etcdAPI, protobuf}},
+	"server/internal/rpc": {
+		Own:      []string{"server/internal/state", "server/internal/watch"},
+		External: []string{etcdAPI, protobuf, grpc, genproto},
+	},
+	"server": {
+		Own: []string{
+			"client", "server/internal/checkpoint", "server/internal/disk", "server/internal/lease",
+			"server/internal/peer", "server/internal/replica", "server/internal/rpc",
+			"server/internal/state", "server/internal/wal", "server/internal/watch",
+		},
+		External: []string{etcdAPI, raft, protobuf, grpc, genproto, uuid, sys},
+	},
+	"server/servertest": {Own: []string{"client", "server"}, External: []string{grpc}},
+	"server/internal/sim": {
+		Own: []string{
+			"server/internal/disk", "server/internal/replica", "server/internal/state", "server/internal/wal",
+		},
+		External: []string{etcdAPI, raft, protobuf, checker},
+	},
+
+	// What users import: no server, no raft, no bbolt, no cobra.
+	"client":        {External: []string{etcdAPI, protobuf, grpc, genproto, uuid}},
+	"recipes/fence": {},
+	"recipes/lock":  {Own: []string{"client", "recipes/fence"}, External: []string{etcdAPI, uuid}},
+
+	// Programs.
+	"cmd/latchkey": {
+		Own:      []string{"client", "recipes/...", "server"},
+		External: []string{etcdAPI, grpc, cobra, pflag, sys},
+	},
+	"examples/...": {Own: []string{"client", "recipes/...", "server", "server/servertest"}},
+
+	"internal/lint": {},
+}
+
+// CheckImports returns one sentence for each import of p that rules forbid,
+// in the order of p.Imports. isStandard tells the standard library's packages.
+func CheckImports(p Package, rules map[string]Rule, isStandard func(path string) bool) []string {
+	path := relative(p.ImportPath)
+	rule, ok := findRule(rules, path)
+	if !ok {
+		return []string{fmt.Sprintf("%s: not in the table of internal/lint/imports.go; adding a package is a decision", path)}
+	}
+	var faults []string
+	for _, imported := range p.Imports {
+		var allowed bool
+		switch {
+		case imported == "C":
+			allowed = false
+		case isStandard(imported):
+			allowed = !rule.Pure || !matchesPrefix(impure, imported)
+		case imported == Module || strings.HasPrefix(imported, Module+"/"):
+			allowed = matchesPattern(rule.Own, relative(imported))
+		default:
+			allowed = matchesPrefix(rule.External, imported)
+		}
+		if !allowed {
+			faults = append(faults, fmt.Sprintf("%s: may not import %s", path, imported))
+		}
+	}
+	return faults
+}
+
+// findRule prefers the exact path over a pattern.
+func findRule(rules map[string]Rule, path string) (Rule, bool) {
+	if rule, ok := rules[path]; ok {
+		return rule, true
+	}
+	for pattern, rule := range rules {
+		if matchesPattern([]string{pattern}, path) {
+			return rule, true
+		}
+	}
+	return Rule{}, false
+}
+
+func relative(importPath string) string {
+	return strings.TrimPrefix(strings.TrimPrefix(importPath, Module), "/")
+}
+
+// matchesPrefix says whether path is one of prefixes or stands below one.
+func matchesPrefix(prefixes []string, path string) bool {
+	return slices.ContainsFunc(prefixes, func(prefix string) bool {
+		return path == prefix || strings.HasPrefix(path, prefix+"/")
+	})
+}
+
+// matchesPattern is like matchesPrefix, but only patterns that end in /...
+// reach below themselves.
+func matchesPattern(patterns []string, path string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool {
+		if below, ok := strings.CutSuffix(pattern, "/..."); ok {
+			return strings.HasPrefix(path, below+"/")
+		}
+		return path == pattern
+	})
+}

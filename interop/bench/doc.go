@@ -1,0 +1,28 @@
+// Command bench measures etcd and Latchkey side by side with the same official
+// etcd client on the same work, and prints one table.
+//
+//	go run ./bench                                  # everything, 10 pairs of 5 s runs
+//	go run ./bench -scenario put64,cas64 -pairs 3   # some scenarios, quickly
+//	go run ./bench -only etcd                       # one side alone
+//	go run ./bench -scenario failover -trials 20    # kill -9 of the leader
+//
+// # Method
+//
+// Both sides run three members with their default settings on this machine, on
+// the same file system, with the same Go release and the same durability, and
+// share its cores with the client; absolute figures therefore hold for this
+// machine only and the ratios are what counts.
+//
+// A pair starts a fresh cluster of each kind, and runs every scenario on both,
+// one after the other; the side that goes first alternates from scenario to
+// scenario and from pair to pair. Only one cluster is loaded at a time; what
+// the other one costs while it idles is a row of its own. The reported ratio is
+// the median over the pairs of latchkey/etcd, with its 95 % bootstrap interval:
+// noise that lasts longer than a pair cancels out.
+//
+// Rates count the operations that were answered in the measured window, which
+// begins after a warm-up. Latency is that of every operation of all windows,
+// merged, never averaged. "CPU us/op" is the user and system time of the three
+// server processes in the window over the operations of the window: it is the
+// steadiest figure on a machine that other programs share.
+package main

@@ -1,0 +1,155 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/latchkey-go/latchkey/server/internal/replica"
+	"github.com/latchkey-go/latchkey/server/internal/wal"
+)
+
+// errStale answers a leader's own decision that a new term has overtaken.
+var errStale = errors.New("decided in a term that has passed")
+
+// appender is the goroutine that writes the log. All that waits in its mailbox
+// becomes one batch, one write and one sync: group commit without a timer.
+type appender struct {
+	inbox *mailbox[*replica.Append]
+	log   *wal.Log
+	// install puts a received checkpoint in place of the member's state and
+	// returns when it is durable.
+	install func(s *raftpb.Snapshot) error
+	// synced hands what is durable back to the loop.
+	synced func([]*replica.Append)
+	fail   func(error)
+	stop   chan struct{}
+	done   chan struct{}
+	// release is the index up to which the log may be cut, set by the keeper.
+	release  atomic.Uint64
+	released uint64 // owned by run
+}
+
+func (a *appender) run() {
+	defer close(a.done)
+	var spare []*replica.Append
+	for {
+		select {
+		case <-a.stop:
+			return
+		case <-a.inbox.wake:
+		}
+		work := a.inbox.take(spare)
+		if len(work) == 0 {
+			continue
+		}
+		if err := a.append(work); err != nil {
+			// Nothing of this batch is acknowledged, now or later: after a failed
+			// sync the kernel may have dropped the pages and marked them clean, so
+			// a second sync that succeeds would prove nothing.
+			a.fail(fmt.Errorf("write-ahead log: %w", err))
+			return
+		}
+		spare = work
+		if err := a.cut(); err != nil {
+			a.fail(fmt.Errorf("cut write-ahead log: %w", err))
+			return
+		}
+	}
+}
+
+// cut lets go of segments that a durable checkpoint covers.
+func (a *appender) cut() error {
+	index := a.release.Load()
+	if index == a.released {
+		return nil
+	}
+	a.released = index
+	return a.log.Release(index)
+}
+
+// append makes work durable, in order, and reports it. A snapshot divides the
+// batch: what stands before it must be in the log before the log restarts
+// behind it.
+func (a *appender) append(work []*replica.Append) error {
+	for len(work) > 0 {
+		n := 0
+		for n < len(work) && work[n].Snapshot == nil {
+			n++
+		}
+		if n > 0 {
+			if err := a.appendGroup(work[:n]); err != nil {
+				return err
+			}
+			work = work[n:]
+			continue
+		}
+		if err := a.appendSnapshot(work[0]); err != nil {
+			return err
+		}
+		work = work[1:]
+	}
+	return nil
+}
+
+// appendGroup writes several appends as one batch. Later entries replace
+// earlier ones of the same index, as in the log itself, and the last hard
+// state stands for all: it is the newest.
+func (a *appender) appendGroup(work []*replica.Append) error {
+	var b wal.Batch
+	sync := false
+	for _, w := range work {
+		b.Entries = joinEntries(b.Entries, w.Entries)
+		if w.HardState != nil {
+			b.HardState = w.HardState
+		}
+		sync = sync || w.Sync
+	}
+	if len(b.Entries) > 0 || b.HardState != nil {
+		if err := a.log.Append(b, sync); err != nil {
+			return err
+		}
+	}
+	a.synced(work)
+	return nil
+}
+
+// appendSnapshot installs a received checkpoint. The order makes every crash
+// harmless: until the checkpoint's rename the old state and the old log are
+// whole; after it the log is behind the checkpoint, which start-up takes as
+// this same reset (see recover).
+func (a *appender) appendSnapshot(w *replica.Append) error {
+	if err := a.install(w.Snapshot); err != nil {
+		return fmt.Errorf("install snapshot: %w", err)
+	}
+	meta := w.Snapshot.GetMetadata()
+	b := wal.Batch{
+		Reset:     &wal.Base{Index: meta.GetIndex(), Term: meta.GetTerm()},
+		Entries:   w.Entries,
+		HardState: w.HardState,
+	}
+	if err := a.log.Append(b, true); err != nil {
+		return err
+	}
+	a.synced([]*replica.Append{w})
+	return nil
+}
+
+// joinEntries appends next to entries; where they overlap, next replaces the
+// tail: a new leader's entries take the place of those that lost.
+func joinEntries(entries, next []*raftpb.Entry) []*raftpb.Entry {
+	if len(entries) == 0 || len(next) == 0 {
+		return append(entries, next...)
+	}
+	first := entries[0].GetIndex()
+	start := next[0].GetIndex()
+	if start <= first {
+		return append(entries[:0], next...)
+	}
+	if keep := start - first; keep < uint64(len(entries)) {
+		entries = entries[:keep]
+	}
+	return append(entries, next...)
+}

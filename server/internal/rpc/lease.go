@@ -1,0 +1,100 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+
+	"github.com/latchkey-go/latchkey/server/internal/state"
+)
+
+// Lease serves grants, revocations, renewals and questions about leases.
+type Lease struct {
+	store  Store
+	lessor Lessor
+	node   Node
+	pb.UnsafeLeaseServer
+}
+
+// NewLease returns the Lease service.
+func NewLease(store Store, lessor Lessor, node Node) *Lease {
+	return &Lease{store: store, lessor: lessor, node: node}
+}
+
+var _ pb.LeaseServer = (*Lease)(nil)
+
+// LeaseGrant creates a lease. Its TTL is raised to the least one that survives
+// an election, and an id is chosen when none is given: both before the request
+// enters the log, so that every member applies the same.
+func (s *Lease) LeaseGrant(ctx context.Context, r *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {
+	grant := &pb.LeaseGrantRequest{ID: r.ID, TTL: max(r.TTL, s.lessor.MinTTL())}
+	for grant.ID == 0 {
+		grant.ID = rand.Int64()
+	}
+	return propose[*pb.LeaseGrantResponse](ctx, s.store, state.Command{Kind: state.KindLeaseGrant, Request: grant})
+}
+
+// LeaseRevoke ends a lease and deletes its keys in one revision.
+func (s *Lease) LeaseRevoke(ctx context.Context, r *pb.LeaseRevokeRequest) (*pb.LeaseRevokeResponse, error) {
+	return propose[*pb.LeaseRevokeResponse](ctx, s.store, state.Command{Kind: state.KindLeaseRevoke, Request: r})
+}
+
+// LeaseKeepAlive renews the leases that the stream names, each answered in
+// turn. A lease that has ended is answered with a TTL of 0, not with an error.
+func (s *Lease) LeaseKeepAlive(stream grpc.BidiStreamingServer[pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse]) error {
+	if requiresLeader(stream.Context()) && !s.node.HasLeader() {
+		return wireError(ErrNoLeader)
+	}
+	for {
+		r, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		// The header is read before the renewal, so that its revision can not be
+		// later than a revocation that the renewal did not see.
+		resp := &pb.LeaseKeepAliveResponse{ID: r.ID, Header: &pb.ResponseHeader{}}
+		s.store.FillHeader(resp.Header)
+		resp.TTL, err = s.lessor.Renew(stream.Context(), r.ID)
+		if err != nil && !errors.Is(err, state.ErrLeaseNotFound) {
+			return wireError(err)
+		}
+		if err := stream.Send(resp); err != nil {
+			return err
+		}
+	}
+}
+
+// LeaseTimeToLive tells what is left of a lease; -1 for one that is unknown.
+func (s *Lease) LeaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
+	resp := &pb.LeaseTimeToLiveResponse{Header: &pb.ResponseHeader{}, ID: r.ID, TTL: -1}
+	st, err := s.lessor.TimeToLive(ctx, r.ID, r.Keys)
+	switch {
+	case errors.Is(err, state.ErrLeaseNotFound):
+	case err != nil:
+		return nil, wireError(err)
+	default:
+		resp.TTL, resp.GrantedTTL = st.Remaining, st.Granted
+		for _, key := range st.Keys {
+			resp.Keys = append(resp.Keys, []byte(key))
+		}
+	}
+	s.store.FillHeader(resp.Header)
+	return resp, nil
+}
+
+// LeaseLeases lists the leases.
+func (s *Lease) LeaseLeases(context.Context, *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error) {
+	resp := &pb.LeaseLeasesResponse{Header: &pb.ResponseHeader{}}
+	for _, id := range s.lessor.Leases() {
+		resp.Leases = append(resp.Leases, &pb.LeaseStatus{ID: id})
+	}
+	s.store.FillHeader(resp.Header)
+	return resp, nil
+}

@@ -1,0 +1,462 @@
+package watch
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/latchkey-go/latchkey/server/internal/state"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// consume runs a stream until a batch brings the event of the key "end" to the watcher last, or until the context ends.
+func consume(ctx context.Context, s *Stream, sink Sink, ended func() bool) error {
+	for {
+		more, err := s.Step(sink)
+		if err != nil || ended() {
+			return err
+		}
+		if more {
+			continue
+		}
+		select {
+		case <-s.Ready():
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Streams on goroutines of their own, with a dispatcher and an applier that never wait for them: each watcher is sent
+// what a replay says. Watchers are created while events flow, from the past, the present and the future.
+func TestConcurrentStreams(t *testing.T) {
+	w := newWorld(1<<20, nil)
+	defer w.hub.Close()
+	const writes, streams = 3000, 8
+	ranges := []Range{{Start: "k/1"}, {Start: "k/", End: "k0"}, {Start: "k/3", End: fromKey}, {Start: "k/2", End: "k/7"}}
+	sinks := make([]record, streams)
+	requests := make([]map[int64]int64, streams) // first revision by watcher
+	var group sync.WaitGroup
+	started := make(chan struct{}, streams)
+	for i := range streams {
+		requests[i] = map[int64]int64{}
+		group.Go(func() {
+			s := w.hub.NewStream()
+			defer s.Close()
+			for n := range 12 {
+				start := int64(0)
+				switch n % 3 {
+				case 1:
+					start = max(1, w.hub.Revision()-int64(50*n))
+				case 2:
+					start = w.hub.Revision() + int64(10*n)
+				}
+				rng := ranges[(i+n)%len(ranges)]
+				id, revision, err := s.Create(Request{Range: rng, Start: start, PrevKV: n%2 == 0})
+				if err != nil {
+					panic(err)
+				}
+				if start == 0 {
+					start = revision + 1
+				}
+				requests[i][id] = start
+				if _, err := s.Step(&sinks[i]); err != nil {
+					panic(err)
+				}
+				if n == 0 {
+					started <- struct{}{}
+				}
+			}
+			_, _, err := s.Create(Request{ID: 100, Range: Range{Start: "end"}, Start: 1})
+			if err != nil {
+				panic(err)
+			}
+			seen := 0
+			err = consume(t.Context(), s, &sinks[i], func() bool {
+				for ; seen < len(sinks[i].responses); seen++ {
+					if sinks[i].responses[seen].id == 100 {
+						return true
+					}
+				}
+				return false
+			})
+			if err != nil {
+				panic(err)
+			}
+		})
+	}
+	for range streams {
+		<-started
+	}
+	for n := range writes {
+		key := fmt.Sprintf("k/%d", n%9)
+		switch n % 10 {
+		case 7:
+			w.apply(del(key, ""), txn(put("k/1", "x"), put("k/4", "y")))
+		default:
+			w.apply(put(key, "value"))
+		}
+	}
+	w.apply(txn(put("end", ""), put("k/4", "the last")))
+	group.Wait()
+	checkReplay(t, w, sinks, requests, func(i int, id int64) Range { return ranges[(i+int(id))%len(ranges)] })
+}
+
+// checkReplay compares what each watcher was sent with the account.
+func checkReplay(t *testing.T, w *world, sinks []record, requests []map[int64]int64, rangeOf func(i int, id int64) Range) {
+	for i := range sinks {
+		got := map[int64][]string{}
+		for _, r := range sinks[i].responses {
+			for _, e := range r.events {
+				got[r.id] = append(got[r.id], fmt.Sprintf("%d %s %v", e.Kv.ModRevision, e.Kv.Key, e.Type))
+			}
+		}
+		for id, start := range requests[i] {
+			m := &model{world: w}
+			var want []string
+			for _, c := range m.wanted(&shadow{request: Request{Range: rangeOf(i, id)}, from: start}, w.revision()) {
+				typ := "PUT"
+				if c.del {
+					typ = "DELETE"
+				}
+				want = append(want, fmt.Sprintf("%d %s %s", c.rev, c.kv.Key, typ))
+			}
+			require.True(t, slices.Equal(want, got[id]), "stream %d watcher %d from %d: %d events, want %d", i, id, start, len(got[id]), len(want))
+		}
+	}
+}
+
+// A stream is woken by an event of interest and by nothing else.
+func TestWakeUps(t *testing.T) {
+	w := newWorld(0, smallLimits())
+	s := w.hub.NewStream()
+	defer s.Close()
+	for _, rng := range []Range{{Start: "a"}, {Start: "p/", End: "p0"}, {Start: "x", End: "y"}} {
+		_, _, err := s.Create(Request{Range: rng})
+		require.NoError(t, err)
+	}
+	woken := func(c state.Command) bool {
+		w.apply(c)
+		for w.hub.dispatch() {
+		}
+		select {
+		case <-s.Ready():
+			require.NoError(t, settle(s, &record{}))
+			return true
+		default:
+			return false
+		}
+	}
+	require.True(t, woken(put("a", "")))
+	require.True(t, woken(put("p/1", "")))
+	require.True(t, woken(put("p/", "")))
+	require.True(t, woken(put("x", "")))
+	require.True(t, woken(del("a", "b")))
+	for _, key := range []string{"A", "aa", "p", "p0", "y", "w"} {
+		require.False(t, woken(put(key, "")), key)
+	}
+	require.True(t, s.Cancel(0))
+	require.False(t, woken(put("a", "")))
+}
+
+// Without live watchers nobody is woken, and the events that passed meanwhile are not walked through later.
+func TestPublishWithoutWatchers(t *testing.T) {
+	w := newWorld(0, smallLimits())
+	w.apply(put("a", "1"))
+	require.Empty(t, w.hub.wake)
+	s := w.hub.NewStream()
+	defer s.Close()
+	_, revision, err := s.Create(Request{Range: Range{Start: "a"}})
+	require.NoError(t, err)
+	require.Equal(t, int64(2), revision)
+	require.Equal(t, int64(2), w.hub.dispatched.Load())
+	w.apply(put("a", "2"))
+	require.Len(t, w.hub.wake, 1)
+}
+
+// A revision of which only a part is queued is not sent, and neither is what is queued behind it.
+func TestHalfARevisionIsNotSent(t *testing.T) {
+	w := newWorld(0, smallLimits())
+	s := w.hub.NewStream()
+	defer s.Close()
+	_, _, err := s.Create(Request{Range: Range{Start: "a", End: "z"}})
+	require.NoError(t, err)
+	w.apply(put("b", ""))
+	w.apply(txn(put("c", ""), put("d", "")))
+	g := s.live[Range{Start: "a", End: "z"}]
+	var items []*item
+	for e := range w.machine.History().From(2) {
+		it, _ := w.hub.cache.intern(e)
+		items = append(items, it)
+	}
+	var sink record
+	s.push(g, items[0])
+	s.push(g, items[1])
+	w.hub.dispatched.Store(2)
+	require.NoError(t, settle(s, &sink))
+	require.Len(t, sink.responses, 1)
+	require.Equal(t, int64(2), sink.responses[0].revision)
+	require.Len(t, sink.take()[0].events, 1)
+
+	s.push(g, items[2])
+	w.hub.dispatched.Store(3)
+	require.NoError(t, settle(s, &sink))
+	require.Len(t, sink.responses, 1)
+	require.Len(t, sink.take()[0].events, 2)
+}
+
+// When a queue overflows in the middle of a revision, that revision is read again as a whole.
+func TestOverflowInsideARevision(t *testing.T) {
+	limits := smallLimits()
+	limits.queueEvents = 2
+	w := newWorld(0, limits)
+	s := w.hub.NewStream()
+	defer s.Close()
+	_, _, err := s.Create(Request{Range: Range{Start: "a", End: "z"}})
+	require.NoError(t, err)
+	w.apply(put("b", ""), txn(put("c", ""), put("d", ""), put("e", "")), put("f", ""))
+	for w.hub.dispatch() {
+	}
+	var sink record
+	more, err := s.Step(&sink)
+	require.NoError(t, err)
+	require.False(t, more)
+	var sizes []int
+	for _, r := range sink.responses {
+		sizes = append(sizes, len(r.events))
+	}
+	require.Equal(t, []int{1, 4}, sizes)
+	require.NoError(t, w.hub.check(s))
+}
+
+// A stream that is not stepped holds a bounded number of references, and the events behind them are given up.
+func TestStalledStreamIsBounded(t *testing.T) {
+	limits := smallLimits()
+	w := newWorld(0, limits)
+	s := w.hub.NewStream()
+	defer s.Close()
+	_, _, err := s.Create(Request{Range: Range{Start: "a", End: "z"}})
+	require.NoError(t, err)
+	for range 200 {
+		w.apply(put("b", "value"))
+	}
+	for w.hub.dispatch() {
+	}
+	require.Len(t, s.queue.list, limits.queueEvents)
+	require.LessOrEqual(t, w.hub.cache.count, limits.cacheEvents)
+	require.LessOrEqual(t, w.hub.cache.bytes, limits.cacheBytes)
+	for _, d := range s.queue.list {
+		require.Nil(t, d.item.payload.Load(), "newer events have taken its place")
+	}
+	var sink record
+	require.NoError(t, settle(s, &sink))
+	events := 0
+	for _, r := range sink.responses {
+		events += len(r.events)
+	}
+	require.Equal(t, 200, events)
+	require.Nil(t, s.queue)
+}
+
+// An error of the sink or of the archive ends the step that met it.
+func TestErrorsEndTheStep(t *testing.T) {
+	w := newWorld(1000, smallLimits())
+	s := w.hub.NewStream()
+	defer s.Close()
+	_, _, err := s.Create(Request{Range: Range{Start: "a"}, Progress: true})
+	require.NoError(t, err)
+	sink := record{err: errBroken}
+	w.apply(put("a", ""))
+	w.hub.dispatch()
+	_, err = s.Step(&sink)
+	require.ErrorIs(t, err, errBroken)
+	s.RequestProgress()
+	_, err = s.Step(&sink)
+	require.ErrorIs(t, err, errBroken)
+	s.Tick()
+	s.Tick()
+	_, err = s.Step(&sink)
+	require.ErrorIs(t, err, errBroken)
+
+	w.compact(2)
+	_, _, err = s.Create(Request{Range: Range{Start: "b"}, Start: 1})
+	require.NoError(t, err)
+	_, err = s.Step(&sink)
+	require.ErrorIs(t, err, errBroken)
+
+	for range 600 {
+		w.apply(put("a", "value"))
+	}
+	w.checkpoint(0)
+	_, _, err = s.Create(Request{Range: Range{Start: "a"}, Start: 3})
+	require.NoError(t, err)
+	w.archive.err = errBroken
+	_, err = s.Step(&record{})
+	require.ErrorIs(t, err, errBroken)
+	require.ErrorContains(t, err, "read events 3-7")
+}
+
+func TestBoundsOnWatchers(t *testing.T) {
+	w := newWorld(0, smallLimits())
+	w.hub.watchersMax, w.hub.streamWatchersMax = 5, 3
+	a, b := w.hub.NewStream(), w.hub.NewStream()
+	defer a.Close()
+	create := func(s *Stream) error {
+		_, _, err := s.Create(Request{Range: Range{Start: "a"}})
+		return err
+	}
+	for range 3 {
+		require.NoError(t, create(a))
+	}
+	require.ErrorIs(t, create(a), ErrTooManyWatchers)
+	require.NoError(t, create(b))
+	require.NoError(t, create(b))
+	require.ErrorIs(t, create(b), ErrTooManyWatchers)
+	require.True(t, a.Cancel(1))
+	require.NoError(t, create(b))
+	b.Close()
+	require.NoError(t, create(a))
+	_, _, err := a.Create(Request{Range: Range{Start: "b", End: "a"}})
+	require.ErrorIs(t, err, ErrEmptyRange)
+	require.Equal(t, Stats{Streams: 1, Watchers: 3}, w.hub.Stats())
+}
+
+// Progress that has to wait for the dispatcher, or for a start in the future, is reported as soon as it can be, without
+// an event of interest.
+func TestProgressWaits(t *testing.T) {
+	w := newWorld(0, smallLimits())
+	s := w.hub.NewStream()
+	defer s.Close()
+	_, _, err := s.Create(Request{Range: Range{Start: "a"}})
+	require.NoError(t, err)
+	w.apply(put("b", ""))
+	_, revision, err := s.Create(Request{Range: Range{Start: "a"}})
+	require.NoError(t, err)
+	require.Equal(t, int64(2), revision)
+	require.Equal(t, int64(1), w.hub.dispatched.Load())
+
+	var sink record
+	s.RequestProgress()
+	<-s.Ready()
+	require.NoError(t, settle(s, &sink))
+	require.Empty(t, sink.responses, "revision 1 is below what the second watcher was told")
+	w.hub.dispatch()
+	<-s.Ready()
+	require.NoError(t, settle(s, &sink))
+	require.Equal(t, []response{{id: AllWatchers, revision: 2}}, sink.take())
+
+	_, _, err = s.Create(Request{Range: Range{Start: "c"}, Start: 4})
+	require.NoError(t, err)
+	s.RequestProgress()
+	s.RequestProgress()
+	<-s.Ready()
+	require.NoError(t, settle(s, &sink))
+	w.apply(put("b", ""))
+	w.hub.dispatch()
+	require.NoError(t, settle(s, &sink))
+	require.Empty(t, sink.responses, "revision 3 is below the start")
+	w.apply(put("b", ""))
+	w.hub.dispatch()
+	<-s.Ready()
+	require.NoError(t, settle(s, &sink))
+	require.Equal(t, []response{{id: AllWatchers, revision: 4}}, sink.take(), "one answer for requests that waited")
+	require.Empty(t, w.hub.waiting)
+}
+
+// Requests that need not wait have an answer each.
+func TestProgressAnswersEach(t *testing.T) {
+	w := newWorld(0, smallLimits())
+	s := w.hub.NewStream()
+	defer s.Close()
+	var sink record
+	s.RequestProgress()
+	require.NoError(t, settle(s, &sink))
+	require.Empty(t, sink.responses, "no watchers")
+	_, _, err := s.Create(Request{Range: Range{Start: "a"}})
+	require.NoError(t, err)
+	s.RequestProgress()
+	s.RequestProgress()
+	require.NoError(t, settle(s, &sink))
+	require.Equal(t, []response{{id: AllWatchers, revision: 1}, {id: AllWatchers, revision: 1}}, sink.responses)
+}
+
+// A tick reports to those that were sent nothing since the last one.
+func TestTick(t *testing.T) {
+	w := newWorld(0, smallLimits())
+	s := w.hub.NewStream()
+	defer s.Close()
+	require.False(t, s.Ticking())
+	for _, key := range []string{"a", "b"} {
+		_, _, err := s.Create(Request{Range: Range{Start: key}, Progress: true})
+		require.NoError(t, err)
+	}
+	_, _, err := s.Create(Request{Range: Range{Start: "a"}})
+	require.NoError(t, err)
+	require.True(t, s.Ticking())
+	var sink record
+	w.apply(put("a", ""))
+	w.hub.dispatch()
+	require.NoError(t, settle(s, &sink))
+	sink.take()
+	s.Tick()
+	require.NoError(t, settle(s, &sink))
+	require.Equal(t, []response{{id: 1, revision: 2}}, sink.take())
+	s.Tick()
+	require.NoError(t, settle(s, &sink))
+	require.ElementsMatch(t, []response{{id: 0, revision: 2}, {id: 1, revision: 2}}, sink.take())
+}
+
+// Several lagging groups share a turn, and one that is far behind does not keep the others from the present.
+func TestLaggardsAreServedInTurn(t *testing.T) {
+	limits := smallLimits()
+	w := newWorld(0, limits)
+	for range 100 {
+		w.apply(put("a", ""), put("b", ""))
+	}
+	now := w.machine.Revision()
+	s := w.hub.NewStream()
+	defer s.Close()
+	for _, start := range []int64{2, 2, now - 3} {
+		for _, key := range []string{"a", "b"} {
+			_, _, err := s.Create(Request{Range: Range{Start: key}, Start: start})
+			require.NoError(t, err)
+		}
+	}
+	steps, recent := 0, 0
+	for {
+		more, err := s.Step(&record{})
+		require.NoError(t, err)
+		steps++
+		if recent == 0 && len(s.lagging) == 4 {
+			recent = steps
+		}
+		if !more {
+			break
+		}
+	}
+	require.NotZero(t, recent)
+	require.LessOrEqual(t, recent, 6, "the two that are near had their turn")
+	require.LessOrEqual(t, steps, int(now/limits.turnRevisions)+8, "the four that are far read together")
+	require.NoError(t, w.hub.check(s))
+}
+
+// Closing twice, in any state, is harmless, and a closed hub leaves streams as they are.
+func TestClose(t *testing.T) {
+	w := newWorld(0, nil)
+	s := w.hub.NewStream()
+	_, _, err := s.Create(Request{Range: Range{Start: "a"}})
+	require.NoError(t, err)
+	w.hub.Close()
+	w.hub.Close()
+	w.apply(put("a", ""))
+	require.NoError(t, settle(s, &record{}))
+	s.Close()
+	s.Close()
+	require.NoError(t, w.hub.check())
+}

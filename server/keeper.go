@@ -1,0 +1,149 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/latchkey-go/latchkey/server/internal/checkpoint"
+	"github.com/latchkey-go/latchkey/server/internal/replica"
+	"github.com/latchkey-go/latchkey/server/internal/rpc"
+	"github.com/latchkey-go/latchkey/server/internal/state"
+)
+
+// keeper is the goroutine that keeps the member small: it writes what changed
+// to the checkpoint, lets go of the log and of the history that the checkpoint
+// covers, and, on the leader, proposes compaction.
+type keeper struct {
+	s       *Server
+	log     *slog.Logger
+	compact compactor
+	asked   int64 // the last revision proposed for compaction
+	request chan chan error
+
+	mu    sync.Mutex // held while the checkpoint file is written or replaced
+	store *checkpoint.Store
+	conf  *raftpb.ConfState
+}
+
+// keepInterval is the time between two checkpoints. A checkpoint is not what
+// makes a write durable (the log is); it bounds what a restart replays.
+const keepInterval = time.Second
+
+func (k *keeper) run(stop <-chan struct{}) {
+	ticker := time.NewTicker(keepInterval)
+	defer ticker.Stop()
+	for {
+		var asked chan error
+		select {
+		case <-stop:
+			return
+		case <-ticker.C:
+		case asked = <-k.request:
+		}
+		err := k.save()
+		if asked != nil {
+			asked <- err
+		}
+		if err != nil {
+			k.s.fail(fmt.Errorf("checkpoint: %w", err))
+			return
+		}
+		k.proposeCompaction(time.Now())
+	}
+}
+
+// saveNow returns once everything applied before the call is in the checkpoint.
+func (k *keeper) saveNow(ctx context.Context) error {
+	answer := make(chan error, 1)
+	select {
+	case k.request <- answer:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-k.s.stopped.Done():
+		return rpc.ErrStopped
+	}
+	select {
+	case err := <-answer:
+		return err
+	case <-k.s.stopped.Done():
+		return rpc.ErrStopped
+	}
+}
+
+// save writes what changed since the last checkpoint. Only after the commit is
+// durable are the machine, the replica and the log told, so whatever they let
+// go of can be read from the checkpoint (R12).
+func (k *keeper) save() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var changes state.Changes
+	k.s.store.with(func(m *state.Machine) { changes = m.TakeChanges() })
+	if changes.Index <= k.store.Meta().Index {
+		return nil
+	}
+	if err := k.store.Save(changes, k.conf); err != nil {
+		return err
+	}
+	k.s.store.with(func(m *state.Machine) { m.Archived(changes.Revision) })
+	at := replica.Snapshot{Index: changes.Index, Term: changes.Term, ConfState: k.conf}
+	k.s.loop.do(func(r *replica.Replica) { r.Checkpointed(at) })
+	k.s.appender.release.Store(at.Index)
+	return nil
+}
+
+// proposeCompaction proposes, on the leader, to cut the history that is past
+// its retention. It does not wait: the next turn sees whether it happened.
+func (k *keeper) proposeCompaction(now time.Time) {
+	s := k.s
+	revision, compacted := s.revision.Load(), s.compacted.Load()
+	target := k.compact.target(now, revision, compacted, s.historyBytes.Load())
+	if target == 0 || target == k.asked || !s.leading() {
+		return
+	}
+	c := state.Command{Kind: state.KindCompact, Request: &pb.CompactionRequest{Revision: target}}
+	data, err := c.AppendTo(nil)
+	if err != nil {
+		return
+	}
+	w := newWaiter(c, data)
+	w.once = true
+	if err := s.loop.propose(w); err == nil {
+		k.asked = target
+		k.log.Debug("compaction proposed", "revision", target, "current", revision)
+	}
+}
+
+// install replaces the checkpoint by the received file at path and returns the
+// machine that it holds.
+func (k *keeper) install(path string, at *raftpb.SnapshotMetadata) (*state.Machine, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.store.Install(path); err != nil {
+		return nil, err
+	}
+	if got := k.store.Meta().Index; got != at.GetIndex() {
+		return nil, fmt.Errorf("received checkpoint is of index %d, not %d", got, at.GetIndex())
+	}
+	k.conf = at.GetConfState()
+	return k.store.Load(k.s.stateConfig())
+}
+
+// snapshot opens the newest checkpoint for a follower that fell behind.
+func (k *keeper) snapshot() (*checkpoint.Snapshot, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.store.Snapshot()
+}
+
+// size returns the bytes of the checkpoint file and those of it in use.
+func (k *keeper) size() (total, inUse int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.store.Size()
+}

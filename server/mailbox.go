@@ -1,0 +1,43 @@
+package server
+
+import "sync"
+
+// mailbox hands values from many goroutines to one. The slice holds, the
+// channel wakes: a burst of puts costs one wake-up, and take returns all that
+// waits, which is what makes every boundary of the server a batch boundary.
+type mailbox[T any] struct {
+	wake chan struct{} // capacity 1: a coalesced signal; never closed
+
+	mu    sync.Mutex // protects items
+	items []T
+}
+
+func newMailbox[T any]() *mailbox[T] {
+	return &mailbox[T]{wake: make(chan struct{}, 1)}
+}
+
+// put never blocks. Bounds are kept by those who fill the box: a proposal
+// queue, raft's in-flight limits, a peer's stream.
+func (m *mailbox[T]) put(items ...T) {
+	m.mu.Lock()
+	wasEmpty := len(m.items) == 0
+	m.items = append(m.items, items...)
+	m.mu.Unlock()
+	if wasEmpty {
+		select {
+		case m.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// take returns what waits and keeps buf for the next values, so that two
+// slices serve for ever. The result is valid until it is passed as buf.
+func (m *mailbox[T]) take(buf []T) []T {
+	clear(buf)
+	m.mu.Lock()
+	items := m.items
+	m.items = buf[:0]
+	m.mu.Unlock()
+	return items
+}

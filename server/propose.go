@@ -1,0 +1,124 @@
+package server
+
+import (
+	"context"
+	"fmt"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/latchkey-go/latchkey/server/internal/rpc"
+	"github.com/latchkey-go/latchkey/server/internal/state"
+)
+
+// Server is what the rpc services stand on.
+var (
+	_ rpc.Store  = (*backend)(nil)
+	_ rpc.Lessor = (*backend)(nil)
+	_ rpc.Node   = (*backend)(nil)
+)
+
+// backend is the Server as the rpc services see it; it keeps their methods out
+// of the embeddable server's own.
+type backend struct{ *Server }
+
+// Propose sends c through the log and waits until it is applied here.
+func (b backend) Propose(ctx context.Context, c state.Command) (proto.Message, error) {
+	s := b.Server
+	data, err := c.AppendTo(nil)
+	if err != nil {
+		return nil, fmt.Errorf("encode command: %w", err)
+	}
+	if len(data) > s.cfg.MaxRequestBytes {
+		return nil, rpc.ErrRequestTooLarge
+	}
+	if grows(c) && s.overQuota() {
+		return nil, rpc.ErrNoSpace
+	}
+	w := newWaiter(c, data)
+	if err := s.loop.propose(w); err != nil {
+		return nil, err
+	}
+	if err := w.await(ctx); err != nil {
+		w.gone.Store(true)
+		return nil, err
+	}
+	return w.response, nil
+}
+
+// Read returns a view with every write that completed before the call.
+func (b backend) Read(ctx context.Context) (*state.View, error) {
+	if err := b.confirm(ctx); err != nil {
+		return nil, err
+	}
+	return b.store.view(), nil
+}
+
+// View returns what is applied here.
+func (b backend) View() *state.View { return b.store.view() }
+
+// FillHeader completes a response header.
+func (b backend) FillHeader(h *pb.ResponseHeader) {
+	h.ClusterId, h.MemberId = b.identity.ClusterID, b.identity.MemberID
+	h.RaftTerm = b.term.Load()
+	if h.Revision == 0 {
+		h.Revision = b.revision.Load()
+	}
+}
+
+// WaitCompacted waits for the sweep up to revision and for the checkpoint that
+// has dropped the same versions.
+func (b backend) WaitCompacted(ctx context.Context, revision int64) error {
+	done, err := b.applier.swept(revision)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-done:
+		return b.keeper.saveNow(ctx)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// confirm returns once this member has applied all that was committed before
+// the call, and, on the leader, once a quorum has said that it still leads.
+func (s *Server) confirm(ctx context.Context) error {
+	r := &outcome{done: make(chan struct{}, 1)}
+	if err := s.loop.read(r); err != nil {
+		return err
+	}
+	return r.await(ctx)
+}
+
+// grows reports whether a command may add to the live data.
+func grows(c state.Command) bool {
+	switch r := c.Request.(type) {
+	case *pb.PutRequest, *pb.LeaseGrantRequest:
+		return true
+	case *pb.TxnRequest:
+		return txnPuts(r)
+	default:
+		return false
+	}
+}
+
+func txnPuts(r *pb.TxnRequest) bool {
+	for _, branch := range [][]*pb.RequestOp{r.Success, r.Failure} {
+		for _, op := range branch {
+			if op.GetRequestPut() != nil {
+				return true
+			}
+			if t := op.GetRequestTxn(); t != nil && txnPuts(t) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// overQuota is checked before a write enters the log, not when it is applied:
+// every member must apply a committed entry alike, whatever its own quota says.
+func (s *Server) overQuota() bool {
+	return s.cfg.QuotaBytes > 0 && s.liveBytes.Load() > s.cfg.QuotaBytes
+}

@@ -1,0 +1,311 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/latchkey-go/latchkey/server/internal/peer"
+	"github.com/latchkey-go/latchkey/server/internal/replica"
+	"github.com/latchkey-go/latchkey/server/internal/state"
+	"github.com/latchkey-go/latchkey/server/internal/wal"
+	"github.com/latchkey-go/latchkey/server/internal/watch"
+)
+
+// Server is one running member. All methods are safe for concurrent use.
+type Server struct {
+	// Immutable after Start.
+	cfg            Config
+	log            *slog.Logger
+	identity       wal.Identity
+	requestTimeout time.Duration
+	listeners      listeners
+	lock           *os.File
+
+	store     *store
+	loop      *loop
+	appender  *appender
+	applier   *applier
+	keeper    *keeper
+	lessor    *lessor
+	peers     *peer.Transport
+	snapshots *snapshots
+	hub       *watch.Hub
+	clients   *grpc.Server
+	peersGRPC *grpc.Server
+
+	inProcess lazyClient
+
+	gauges
+	life
+}
+
+// gauges are what others may know of the member without asking the loop.
+type gauges struct {
+	leader, term            atomic.Uint64
+	revision, compacted     atomic.Int64
+	liveBytes, historyBytes atomic.Int64
+	leadership              leadership
+}
+
+// life is how a member ends: stopped is cancelled, with the reason, by Stop,
+// Kill or a fatal error; the janitor then ends everything and closes done.
+type life struct {
+	stopped  context.Context
+	end      context.CancelCauseFunc
+	graceful atomic.Bool
+	stopOnce sync.Once
+	ready    chan struct{} // closed once the member has joined and published its addresses
+	done     chan struct{} // closed when nothing of the member runs any more
+	workers  sync.WaitGroup
+	halt     chan struct{} // ends the workers; closed by the janitor
+}
+
+// Reasons for which a member has ended.
+var (
+	// ErrStopped: Stop was called.
+	ErrStopped = errors.New("member stopped")
+	// ErrKilled: Kill was called.
+	ErrKilled = errors.New("member killed")
+)
+
+// Start starts a member and returns once it listens; Ready tells when it has
+// joined its cluster. ctx bounds the start only. The errors are one line each
+// and say what to change: a wrong field, an address in use, a data directory
+// that is locked, foreign (ErrForeignDataDir) or damaged (ErrDamagedDataDir).
+func Start(ctx context.Context, cfg Config) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	s := &Server{cfg: cfg, log: cfg.Logger.With("member", cfg.Name)}
+	s.requestTimeout = requestTimeoutBase + 2*cfg.ElectionTimeout
+	s.stopped, s.end = context.WithCancelCause(context.Background())
+	s.ready, s.done, s.halt = make(chan struct{}), make(chan struct{}), make(chan struct{})
+	s.leadership.changed = make(chan struct{})
+
+	var err error
+	if s.listeners, err = listen(ctx, cfg); err != nil {
+		return nil, err
+	}
+	rec, err := s.open()
+	if err != nil {
+		s.listeners.close()
+		return nil, err
+	}
+	if err := s.assemble(rec); err != nil {
+		s.listeners.close()
+		return nil, errors.Join(err, rec.log.Close(), rec.checkpoint.Close(), s.lock.Close())
+	}
+	s.run()
+	return s, nil
+}
+
+// requestTimeoutBase, plus two election timeouts, is how long a request may
+// wait for the log, as in etcd.
+const requestTimeoutBase = 5 * time.Second
+
+// open locks the data directory, makes it if it is new, and recovers from it.
+func (s *Server) open() (rec recovered, err error) {
+	dir := layout{root: s.cfg.DataDir}
+	if s.lock, err = lockDataDir(dir); err != nil {
+		return rec, err
+	}
+	defer func() {
+		if err != nil {
+			_ = s.lock.Close()
+		}
+	}()
+	if _, serr := os.Stat(dir.member()); errors.Is(serr, os.ErrNotExist) {
+		if s.cfg.InitialClusterState == "existing" {
+			return rec, fmt.Errorf("%s holds no member, and joining a running cluster is not supported yet: use initial-cluster-state new for a new cluster", dir.root)
+		}
+		members, id, err := initialMembers(s.cfg, s.listeners.advertisePeers(s.cfg))
+		if err != nil {
+			return rec, err
+		}
+		if err := bootstrap(dir, id, members); err != nil {
+			return rec, err
+		}
+	}
+	if rec, err = s.recoverMember(dir); err != nil {
+		return rec, err
+	}
+	s.snapshots = &snapshots{dir: dir.received()}
+	if err := s.snapshots.clean(); err != nil {
+		return rec, errors.Join(err, rec.log.Close(), rec.checkpoint.Close())
+	}
+	return rec, nil
+}
+
+// assemble connects the parts; nothing runs yet.
+func (s *Server) assemble(rec recovered) error {
+	s.identity = rec.identity
+	s.store = newStore(rec.machine)
+	s.lessor = newLessor(s, s.log)
+	s.hub = watch.NewHub(watch.Config{Archive: archive{rec.checkpoint, s.store}},
+		rec.machine.History(), rec.machine.CompactRevision())
+	keep, err := parseRetention(s.cfg.AutoCompactionMode, s.cfg.AutoCompactionRetention)
+	if err != nil {
+		return err
+	}
+	s.keeper = &keeper{
+		s: s, log: s.log, request: make(chan chan error),
+		compact: compactor{keep: keep, historyBytes: s.cfg.HistoryBytes},
+		store:   rec.checkpoint, conf: rec.replica.Snapshot.ConfState,
+	}
+	s.peers = peer.New(peer.Config{
+		ID: rec.identity.MemberID, ClusterID: rec.identity.ClusterID,
+		Handler: peerHandler{s}, OpenSnapshot: s.openSnapshot, Logger: s.log,
+	})
+	r, err := s.newReplica(rec)
+	if err != nil {
+		return fmt.Errorf("start replica: %w", err)
+	}
+	s.appender = &appender{
+		inbox: newMailbox[*replica.Append](), log: rec.log, install: s.install,
+		synced: s.synced, fail: s.fail, stop: s.halt, done: make(chan struct{}),
+	}
+	s.applier = &applier{
+		inbox: newMailbox[applyWork](), store: s.store, published: s.published,
+		applied: func(a *replica.Apply) { s.loop.inbox.put(input{applied: a}) },
+		fail:    s.fail, stop: s.halt, done: make(chan struct{}),
+	}
+	s.loop = newLoop(r, outputs{
+		appender: s.appender, applier: s.applier, store: s.store,
+		send: s.peers.Send, changed: s.leaderChanged,
+	}, s.cfg.HeartbeatInterval/ticksPerHeartbeat, s.log)
+	s.loop.patience = uint64(s.requestTimeout / s.loop.tick)
+	s.loop.suspect = suspicion{rank: rank(rec), alive: s.alive}
+	s.publishInitial(rec.machine)
+	s.registerServices()
+	return nil
+}
+
+// ticksPerHeartbeat makes raft's clock finer than a heartbeat: followers draw
+// their election timeouts in ticks, and with few to draw from they collide.
+const ticksPerHeartbeat = 4
+
+func (s *Server) newReplica(rec recovered) (*replica.Replica, error) {
+	var origin [8]byte
+	if _, err := rand.Read(origin[:]); err != nil {
+		return nil, err
+	}
+	return replica.New(replica.Config{
+		ID:             rec.identity.MemberID,
+		Origin:         binary.BigEndian.Uint64(origin[:]),
+		ElectionTicks:  int(s.cfg.ElectionTimeout * ticksPerHeartbeat / s.cfg.HeartbeatInterval),
+		HeartbeatTicks: ticksPerHeartbeat,
+		Log:            rec.replica,
+		Applied:        rec.applied,
+		Logger:         newRaftLogger(s.log),
+	})
+}
+
+func (s *Server) stateConfig() state.Config { return state.Config{} }
+
+// rank is this member's place among the voters, by id.
+func rank(rec recovered) int {
+	n := 0
+	for _, id := range rec.replica.Snapshot.ConfState.GetVoters() {
+		if id < rec.identity.MemberID {
+			n++
+		}
+	}
+	return n
+}
+
+// publishInitial tells the parts what the recovered machine holds.
+func (s *Server) publishInitial(m *state.Machine) {
+	urls := make(map[uint64][]string)
+	for _, member := range m.Members() {
+		urls[member.ID] = member.PeerURLs
+	}
+	s.peers.SetPeers(urls)
+	m.TakeLeaseEvents()
+	s.adopt(m)
+}
+
+// run starts the member's goroutines; the janitor ends them.
+func (s *Server) run() {
+	go s.loop.run()
+	go s.appender.run()
+	go s.applier.run()
+	s.workers.Go(func() { s.keeper.run(s.halt) })
+	s.workers.Go(func() { s.lessor.run(s.halt) })
+	s.workers.Go(func() { s.join() })
+	for _, l := range s.listeners.peer {
+		s.workers.Go(func() { s.serve(s.peersGRPC, l) })
+	}
+	for _, l := range s.listeners.client {
+		s.workers.Go(func() { s.serve(s.clients, l) })
+	}
+	go s.janitor()
+}
+
+func (s *Server) serve(g *grpc.Server, l net.Listener) {
+	err := g.Serve(l)
+	if err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		s.fail(fmt.Errorf("serve %s: %w", l.Addr(), err))
+	}
+}
+
+// synced hands durable appends back to the loop.
+func (s *Server) synced(work []*replica.Append) {
+	for _, a := range work {
+		s.loop.inbox.put(input{appended: a})
+	}
+}
+
+// published follows each applied batch, on the applier's goroutine.
+func (s *Server) published(b batchInfo) {
+	s.revision.Store(b.revision)
+	s.compacted.Store(b.compact)
+	s.liveBytes.Store(b.live)
+	s.historyBytes.Store(b.history)
+	s.hub.Publish(b.events, b.compact)
+	s.lessor.follow(b)
+}
+
+// fail ends the member at once: its disk can not be trusted any more. Nothing
+// is flushed and nothing is acknowledged after it (R9).
+func (s *Server) fail(err error) {
+	s.log.Error("the member stops", "err", err)
+	s.end(err)
+}
+
+// join publishes the member's name and addresses once there is a leader, and
+// then reports it ready.
+func (s *Server) join() {
+	me := state.Member{
+		ID: s.identity.MemberID, Name: s.cfg.Name,
+		ClientURLs: s.listeners.advertiseClients(s.cfg),
+	}
+	for {
+		_, err := backend{s}.Propose(s.stopped, state.Command{Kind: state.KindMember, Request: &me})
+		switch {
+		case err == nil:
+			close(s.ready)
+			return
+		case s.stopped.Err() != nil:
+			return
+		default:
+			s.log.Warn("not joined yet", "err", err)
+		}
+	}
+}
+
+// HasLeader reports whether the member knows a leader now.
+func (s *Server) HasLeader() bool { return s.leader.Load() != 0 }
+
+func (s *Server) leading() bool { return s.leader.Load() == s.identity.MemberID }
