@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/latchkey-go/latchkey/server/internal/disk"
 	"github.com/latchkey-go/latchkey/server/internal/rpc"
 )
 
@@ -71,10 +72,15 @@ type Config struct {
 	// Logger takes the member's log. Default: nothing is logged.
 	Logger *slog.Logger
 
-	// ListenClient and ListenPeer, when set, are used instead of listening on
-	// the URLs: tests hand over sockets that are bound already.
-	ListenClient, ListenPeer net.Listener
+	// Sockets that are set are used instead of listening on the URLs: tests
+	// hand over sockets that are bound already.
+	Sockets Sockets
+
+	files disk.FS // of the log; the operating system's but in tests of failures
 }
+
+// Sockets are listeners that are bound ahead of Start, which closes them.
+type Sockets struct{ Client, Peer net.Listener }
 
 // Defaults of Config, where they are not in its comments' own words.
 const (
@@ -127,6 +133,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxTxnOps == 0 {
 		c.MaxTxnOps = rpc.DefaultTxnOps
+	}
+	if c.files == nil {
+		c.files = disk.OS()
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -453,7 +453,7 @@ func TestListenerGivenAhead(t *testing.T) {
 	require.NoError(t, err)
 	peer, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	m, err := server.Start(ctx, server.Config{DataDir: t.TempDir(), ListenClient: l, ListenPeer: peer})
+	m, err := server.Start(ctx, server.Config{DataDir: t.TempDir(), Sockets: server.Sockets{Client: l, Peer: peer}})
 	require.NoError(t, err)
 	defer m.Kill()
 	<-m.Ready()

@@ -19,7 +19,7 @@ func runApp(t *testing.T, env []string, args ...string) (code int, out, errOut s
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	a := &app{in: strings.NewReader(""), out: &stdout, errOut: &stderr, environ: env}
-	code = a.run(args)
+	code = a.run(t.Context(), args)
 	return code, stdout.String(), stderr.String()
 }
 
@@ -164,7 +164,7 @@ func TestColorsAreForTerminals(t *testing.T) {
 func TestInterruptedCarriesTheShellsCode(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(interrupted{15})
-	cause, ok := context.Cause(ctx).(interrupted)
+	cause, ok := signalOf(ctx)
 	require.True(t, ok)
 	require.Equal(t, 143, cause.code())
 }

@@ -78,8 +78,7 @@ func isKnownMethod(f *ast.FuncDecl) bool {
 // synctest bubble, where time is virtual, and testify's polling assertions.
 func checkSleep(s source) []Fault {
 	var faults []Fault
-	var visit func(n ast.Node) bool
-	visit = func(n ast.Node) bool {
+	visit := func(n ast.Node) bool {
 		call, ok := n.(*ast.CallExpr)
 		if !ok {
 			return true
@@ -121,4 +120,21 @@ func callee(call *ast.CallExpr) (pkg, name string) {
 		return x.Name, selector.Sel.Name
 	}
 	return "", ""
+}
+
+// startsGoroutine says whether a file starts one: by a go statement, or by the
+// Go method of a WaitGroup.
+func startsGoroutine(s source) bool {
+	found := false
+	ast.Inspect(s.syntax, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.GoStmt:
+			found = true
+		case *ast.CallExpr:
+			selector, ok := n.Fun.(*ast.SelectorExpr)
+			found = found || ok && selector.Sel.Name == "Go" && len(n.Args) == 1
+		}
+		return !found
+	})
+	return found
 }

@@ -101,6 +101,20 @@ func TestCheckStyle(t *testing.T) {
 	}
 }
 
+func TestStartsGoroutine(t *testing.T) {
+	for text, want := range map[string]bool{
+		"func f() { go f() }":                      true,
+		"func f() { g.Go(func() {}) }":             true,
+		"func f() { x := func() { go f() }; x() }": true,
+		"func f() { f() }":                         false,
+		"func f() { g.Go() }":                      false,
+	} {
+		s, err := parse("a.go", []byte("package a\n"+text+"\n"))
+		require.NoError(t, err)
+		require.Equal(t, want, startsGoroutine(s), text)
+	}
+}
+
 func TestExceptionsAreARatchet(t *testing.T) {
 	fault := Fault{Kind: LongFunction, File: "a.go", Line: 3, Name: "f", Size: 80, Text: "f is long"}
 	exception := Exception{Kind: LongFunction, File: "a.go", Name: "f", Size: 80, Why: "a table"}
