@@ -122,7 +122,7 @@ func shortRun(t *rapid.T) {
 
 // Long runs, in which all that can happen does.
 func TestMachineAgreesWithModelForLong(t *testing.T) {
-	const runs, steps = 60, 250
+	const runs, steps = 25, 250
 	met := tally{}
 	for range runs {
 		seed := rand.Uint64()
