@@ -123,7 +123,7 @@ func TestFlippedBits(t *testing.T) {
 		digest := m.Digest()
 		return string(digest[:])
 	}
-	const flips, pages, metas = 400, 40, 60
+	const flips, pages, metas = 250, 30, 40
 	refused := 0
 	check := func(data []byte) {
 		switch outcome(data) {
