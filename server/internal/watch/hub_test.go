@@ -38,7 +38,7 @@ func consume(ctx context.Context, s *Stream, sink Sink, ended func() bool) error
 func TestConcurrentStreams(t *testing.T) {
 	w := newWorld(1<<20, nil)
 	defer w.hub.Close()
-	const writes, streams = 3000, 8
+	const writes, streams = 1500, 8
 	ranges := []Range{{Start: "k/1"}, {Start: "k/", End: "k0"}, {Start: "k/3", End: fromKey}, {Start: "k/2", End: "k/7"}}
 	sinks := make([]record, streams)
 	requests := make([]map[int64]int64, streams) // first revision by watcher
