@@ -58,7 +58,7 @@ func startWatch(t testing.TB, c WatchConfig) *watchMember {
 	}
 	m.hub = watch.NewHub(watch.Config{}, m.machine.History(), m.machine.CompactRevision())
 	service := NewWatch(m, c)
-	server := grpc.NewServer(grpc.ForceServerCodecV2(Codec()))
+	server := grpc.NewServer(grpc.ForceServerCodecV2(Codec()), grpc.WaitForHandlers(true))
 	pb.RegisterWatchServer(server, service)
 	listener := bufconn.Listen(1 << 20)
 	var serving sync.WaitGroup

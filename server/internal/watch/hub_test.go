@@ -143,8 +143,7 @@ func TestWakeUps(t *testing.T) {
 	}
 	woken := func(c state.Command) bool {
 		w.apply(c)
-		for w.hub.dispatch() {
-		}
+		w.hub.dispatchAll()
 		select {
 		case <-s.Ready():
 			require.NoError(t, settle(s, &record{}))
@@ -190,21 +189,21 @@ func TestHalfARevisionIsNotSent(t *testing.T) {
 	w.apply(put("b", ""))
 	w.apply(txn(put("c", ""), put("d", "")))
 	g := s.live[Range{Start: "a", End: "z"}]
-	var items []*item
+	var events []delivery
 	for e := range w.machine.History().From(2) {
-		it, _ := w.hub.cache.intern(e)
-		items = append(items, it)
+		w.hub.cache.intern(e)
+		events = append(events, delivery{group: g, rev: e.Version.Revision()})
 	}
 	var sink record
-	s.push(g, items[0])
-	s.push(g, items[1])
+	s.push(events[0])
+	s.push(events[1])
 	w.hub.dispatched.Store(2)
 	require.NoError(t, settle(s, &sink))
 	require.Len(t, sink.responses, 1)
 	require.Equal(t, int64(2), sink.responses[0].revision)
 	require.Len(t, sink.take()[0].events, 1)
 
-	s.push(g, items[2])
+	s.push(events[2])
 	w.hub.dispatched.Store(3)
 	require.NoError(t, settle(s, &sink))
 	require.Len(t, sink.responses, 1)
@@ -221,8 +220,7 @@ func TestOverflowInsideARevision(t *testing.T) {
 	_, _, err := s.Create(Request{Range: Range{Start: "a", End: "z"}})
 	require.NoError(t, err)
 	w.apply(put("b", ""), txn(put("c", ""), put("d", ""), put("e", "")), put("f", ""))
-	for w.hub.dispatch() {
-	}
+	w.hub.dispatchAll()
 	var sink record
 	more, err := s.Step(&sink)
 	require.NoError(t, err)
@@ -246,13 +244,11 @@ func TestStalledStreamIsBounded(t *testing.T) {
 	for range 200 {
 		w.apply(put("b", "value"))
 	}
-	for w.hub.dispatch() {
-	}
+	w.hub.dispatchAll()
 	require.Len(t, s.queue.list, limits.queueEvents)
-	require.LessOrEqual(t, w.hub.cache.count, limits.cacheEvents)
 	require.LessOrEqual(t, w.hub.cache.bytes, limits.cacheBytes)
 	for _, d := range s.queue.list {
-		require.Nil(t, d.item.payload.Load(), "newer events have taken its place")
+		require.Nil(t, w.hub.cache.find(d.rev), "newer events have taken its place")
 	}
 	var sink record
 	require.NoError(t, settle(s, &sink))
@@ -273,7 +269,7 @@ func TestErrorsEndTheStep(t *testing.T) {
 	require.NoError(t, err)
 	sink := record{err: errBroken}
 	w.apply(put("a", ""))
-	w.hub.dispatch()
+	w.hub.dispatchSome()
 	_, err = s.Step(&sink)
 	require.ErrorIs(t, err, errBroken)
 	s.RequestProgress()
@@ -346,7 +342,7 @@ func TestProgressWaits(t *testing.T) {
 	<-s.Ready()
 	require.NoError(t, settle(s, &sink))
 	require.Empty(t, sink.responses, "revision 1 is below what the second watcher was told")
-	w.hub.dispatch()
+	w.hub.dispatchSome()
 	<-s.Ready()
 	require.NoError(t, settle(s, &sink))
 	require.Equal(t, []response{{id: AllWatchers, revision: 2}}, sink.take())
@@ -358,11 +354,11 @@ func TestProgressWaits(t *testing.T) {
 	<-s.Ready()
 	require.NoError(t, settle(s, &sink))
 	w.apply(put("b", ""))
-	w.hub.dispatch()
+	w.hub.dispatchSome()
 	require.NoError(t, settle(s, &sink))
 	require.Empty(t, sink.responses, "revision 3 is below the start")
 	w.apply(put("b", ""))
-	w.hub.dispatch()
+	w.hub.dispatchSome()
 	<-s.Ready()
 	require.NoError(t, settle(s, &sink))
 	require.Equal(t, []response{{id: AllWatchers, revision: 4}}, sink.take(), "one answer for requests that waited")
@@ -401,7 +397,7 @@ func TestTick(t *testing.T) {
 	require.True(t, s.Ticking())
 	var sink record
 	w.apply(put("a", ""))
-	w.hub.dispatch()
+	w.hub.dispatchSome()
 	require.NoError(t, settle(s, &sink))
 	sink.take()
 	s.Tick()
@@ -444,6 +440,41 @@ func TestLaggardsAreServedInTurn(t *testing.T) {
 	require.LessOrEqual(t, recent, 6, "the two that are near had their turn")
 	require.LessOrEqual(t, steps, int(now/limits.turnRevisions)+8, "the four that are far read together")
 	require.NoError(t, w.hub.check(s))
+}
+
+// While the machine is replaced, nobody reads the archive; who did before is judged by what was published before.
+func TestReplace(t *testing.T) {
+	w := newWorld(1000, smallLimits())
+	for range 600 {
+		w.apply(put("a", "value"))
+	}
+	w.checkpoint(0)
+	s := w.hub.NewStream()
+	defer s.Close()
+	_, _, err := s.Create(Request{Range: Range{Start: "a"}, Start: 2})
+	require.NoError(t, err)
+	replaced := make(chan error)
+	var order []string
+	w.archive.during = func() {
+		go func() {
+			replaced <- w.hub.Replace(func() error {
+				order = append(order, "replaced")
+				w.compact(500)
+				return errBroken
+			})
+		}()
+		order = append(order, "read")
+	}
+	var sink record
+	more, err := s.Step(&sink)
+	require.NoError(t, err)
+	require.True(t, more)
+	require.Len(t, sink.take(), 1, "revisions from before")
+	require.ErrorIs(t, <-replaced, errBroken)
+	require.Equal(t, []string{"read", "replaced"}, order)
+	_, err = s.Step(&sink)
+	require.NoError(t, err)
+	require.Equal(t, []response{{compact: 500}}, sink.take())
 }
 
 // Closing twice, in any state, is harmless, and a closed hub leaves streams as they are.

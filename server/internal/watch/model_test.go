@@ -15,7 +15,7 @@ import (
 // smallLimits make every bound bite within a few dozen events.
 func smallLimits() *limits {
 	return &limits{
-		dispatchWork: 7, cacheBytes: 4000, cacheEvents: 12, queueEvents: 9, batchBytes: 400, turnRevisions: 5,
+		dispatchWork: 7, cacheBytes: 4000, cacheEvents: 16, queueEvents: 9, batchBytes: 400, turnRevisions: 5,
 	}
 }
 
@@ -206,7 +206,7 @@ func (m *model) act(t *rapid.T, action string) {
 			m.seen["installs"]++
 		}
 	case "dispatch":
-		m.hub.dispatch()
+		m.hub.dispatchSome()
 	case "step", "compact while reading":
 		if action != "step" {
 			m.archive.during = func() {
@@ -261,7 +261,9 @@ func TestModel(t *testing.T) {
 }
 
 func runModel(t *rapid.T, seen map[string]int) {
-	m := &model{world: newWorld(1500, smallLimits()), seen: seen}
+	limits := smallLimits()
+	limits.publishWork = rapid.SampledFrom([]int{0, 0, 4, 40}).Draw(t, "publish work")
+	m := &model{world: newWorld(1500, limits), seen: seen}
 	for range 3 {
 		m.streams = append(m.streams, &modelStream{Stream: m.hub.NewStream(), shadows: map[int64]*shadow{}})
 	}
@@ -274,8 +276,7 @@ func runModel(t *rapid.T, seen map[string]int) {
 		m.act(t, rapid.SampledFrom(actions).Draw(t, "action"))
 		require.NoError(t, m.hub.check(m.plain()...))
 	}
-	for m.hub.dispatch() {
-	}
+	m.hub.dispatchAll()
 	for _, s := range m.streams {
 		m.ask(s)
 		require.NoError(t, settle(s.Stream, &s.sink))

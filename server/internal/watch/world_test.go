@@ -323,6 +323,18 @@ func settle(s *Stream, sink Sink) error {
 	}
 }
 
+// dispatchSome is one round of the dispatcher, for hubs that have none.
+func (h *Hub) dispatchSome() (more bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.dispatch(h.limits.dispatchWork, true)
+}
+
+func (h *Hub) dispatchAll() {
+	for h.dispatchSome() {
+	}
+}
+
 // check tells the first invariant of the hub and the given streams, which are all that it has, that does not hold.
 func (h *Hub) check(streams ...*Stream) error {
 	live, lagging, watchers := 0, 0, 0
