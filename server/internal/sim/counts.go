@@ -9,7 +9,8 @@ type Counts struct {
 	NotApplied, Retried, Repeated              int
 	Reads, LocalReads, OldReads                int
 	Elections, Crashes, PowerCuts, LeaderKills int
-	TornWrites, SyncFailures, Restarts         int
+	TornWrites, VoteCrashes                    int
+	SyncFailures, Restarts                     int
 	Partitions, Pauses, Stalls                 int
 	SlowDisks, Transfers                       int
 	Checkpoints, Snapshots, LogResets          int
@@ -61,6 +62,7 @@ func (c *Counts) fields() []countField {
 		{"crashes", &c.Crashes},
 		{"power cuts", &c.PowerCuts},
 		{"leader crashes during writes", &c.LeaderKills},
+		{"crashes after a vote", &c.VoteCrashes},
 		{"crashes during a log write", &c.TornWrites},
 		{"failed syncs", &c.SyncFailures},
 		{"restarts", &c.Restarts},

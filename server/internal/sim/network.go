@@ -61,6 +61,7 @@ func (w *network) send(from *node, m *raftpb.Message) {
 		w.sendSnapshot(from, m)
 		return
 	}
+	s.voted(from, m)
 	s.Mutant.sent(from, m)
 	to := s.nodes[m.GetTo()-1]
 	if !w.open(from.id, to.id) || s.chance(s.Loss) {

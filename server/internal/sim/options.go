@@ -55,6 +55,7 @@ type Faults struct {
 	Partitions   time.Duration
 	Crashes      time.Duration // of any member
 	LeaderKills  time.Duration // crashes of a leader with writes under way
+	VoteCrashes  float64       // share of votes after which the voter crashes for a moment
 	PowerCuts    float64       // share of crashes that lose what was not synced
 	Pauses       time.Duration
 	Stalls       time.Duration // of a leader, with its connections
@@ -112,6 +113,7 @@ func Draw(seed uint64) Options {
 	o.Loss = [...]float64{0, 0.05, 0.3}[rng.IntN(3)] * rng.Float64()
 	o.Duplicate = [...]float64{0, 0.1}[rng.IntN(2)] * rng.Float64()
 	o.ClockSpread = [...]float64{0, 0.2}[rng.IntN(2)] * rng.Float64()
+	o.VoteCrashes = [...]float64{0, 0.3}[rng.IntN(2)] * rng.Float64()
 	o.LockerPauses = [...]float64{0, 0.3}[rng.IntN(2)]
 	o.Reorder = rng.IntN(2) == 0
 	if rng.IntN(2) == 0 {
