@@ -102,7 +102,7 @@ func TestBackoffDelay(t *testing.T) {
 	for n := range 100 {
 		d := backoffDelay(n, retryDelayMin, retryDelayMax)
 		want := retryDelayMax
-		if n < 5 {
+		if n < 6 {
 			want = retryDelayMin << n
 		}
 		require.GreaterOrEqual(t, d, want/2)

@@ -88,7 +88,7 @@ func (l *Lock) Acquire(ctx context.Context) (*Held, error) {
 	if err != nil {
 		return nil, fmt.Errorf("acquire lock %q: %w", l.name, err)
 	}
-	t, err := slots.take(ctx, l.slot(s))
+	t, err := slots.take(ctx, l.slot(s), false)
 	if err != nil {
 		return nil, l.turnError(s, err)
 	}

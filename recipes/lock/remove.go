@@ -69,8 +69,7 @@ func sweep(l *Lock, s *client.Session, id slotID) {
 	key := l.prefix() + s.ID().String()
 	for n := 0; ; n++ {
 		var rev client.Revision
-		if t, err := slots.take(ctx, id); err == nil {
-			t.look()
+		if t, err := slots.take(ctx, id, true); err == nil {
 			rev = sweepOnce(ctx, l, key, s.ID())
 			t.give()
 		}

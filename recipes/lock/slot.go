@@ -2,6 +2,7 @@ package lock
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -38,10 +39,16 @@ type slotTable struct {
 
 type slot struct {
 	taken   bool
-	queue   []chan struct{} // who waits; closed when it is their turn
-	suspect time.Time       // until then, a create may still be executed late
-	swept   bool            // a sweeper runs
-	looking bool            // it is the sweeper that has the turn
+	queue   []waiter
+	suspect time.Time // until then, a create may still be executed late
+	swept   bool      // a sweeper runs
+	looking bool      // it is the sweeper that has the turn
+}
+
+// waiter is somebody who waits for the turn.
+type waiter struct {
+	served chan struct{} // closed when it is their turn
+	look   bool          // a sweeper
 }
 
 // turn is the right to use the key of a slot.
@@ -67,7 +74,7 @@ func (t *slotTable) try(ctx context.Context, id slotID) (*turn, error) {
 	s := t.get(id)
 	if s.looking && len(s.queue) == 0 {
 		t.mu.Unlock()
-		return t.take(ctx, id)
+		return t.take(ctx, id, false)
 	}
 	defer t.mu.Unlock()
 	if s.taken {
@@ -78,22 +85,22 @@ func (t *slotTable) try(ctx context.Context, id slotID) (*turn, error) {
 }
 
 // take waits for the turn; first come, first served. It gives up when ctx or
-// the session ends.
-func (t *slotTable) take(ctx context.Context, id slotID) (*turn, error) {
+// the session ends. look says that it is a sweeper who asks.
+func (t *slotTable) take(ctx context.Context, id slotID, look bool) (*turn, error) {
 	t.mu.Lock()
 	s := t.get(id)
 	if !s.taken {
-		s.taken = true
+		s.taken, s.looking = true, look
 		t.mu.Unlock()
 		return &turn{table: t, id: id}, nil
 	}
-	mine := make(chan struct{})
+	mine := waiter{served: make(chan struct{}), look: look}
 	s.queue = append(s.queue, mine)
 	t.mu.Unlock()
 
 	var err error
 	select {
-	case <-mine:
+	case <-mine.served:
 		return &turn{table: t, id: id}, nil
 	case <-ctx.Done():
 		err = ctxError(ctx)
@@ -106,27 +113,25 @@ func (t *slotTable) take(ctx context.Context, id slotID) (*turn, error) {
 
 // leave takes a waiter out of the queue; a turn that came meanwhile goes on to
 // the next.
-func (t *slotTable) leave(id slotID, s *slot, mine chan struct{}) {
+func (t *slotTable) leave(id slotID, s *slot, mine waiter) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for i, w := range s.queue {
-		if w == mine {
-			s.queue = append(s.queue[:i], s.queue[i+1:]...)
-			return
-		}
+	if i := slices.Index(s.queue, mine); i >= 0 {
+		s.queue = slices.Delete(s.queue, i, i+1)
+		return
 	}
 	t.next(id, s)
 }
 
 // next hands the turn on. The caller holds mu and the turn.
 func (t *slotTable) next(id slotID, s *slot) {
-	s.looking = false
 	if len(s.queue) > 0 {
-		close(s.queue[0])
-		s.queue = s.queue[1:]
+		s.looking = s.queue[0].look
+		close(s.queue[0].served)
+		s.queue = slices.Delete(s.queue, 0, 1)
 		return
 	}
-	s.taken = false
+	s.taken, s.looking = false, false
 	if !s.swept {
 		delete(t.slots, id)
 	}
@@ -152,13 +157,6 @@ func (t *turn) suspect() {
 	t.table.mu.Lock()
 	defer t.table.mu.Unlock()
 	t.table.slots[t.id].suspect = time.Now().Add(suspectFor)
-}
-
-// look marks the turn as that of a sweeper.
-func (t *turn) look() {
-	t.table.mu.Lock()
-	defer t.table.mu.Unlock()
-	t.table.slots[t.id].looking = true
 }
 
 // sweepUntil tells a sweeper how long to go on. It returns false, and counts

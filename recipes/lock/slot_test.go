@@ -46,7 +46,7 @@ func TestSlotIsFirstComeFirstServed(t *testing.T) {
 		var order []int
 		for i := range waiters {
 			go func() {
-				mine, err := table.take(t.Context(), id)
+				mine, err := table.take(t.Context(), id, false)
 				if err == nil {
 					order = append(order, i) // the turn protects it
 					mine.give()
@@ -78,13 +78,13 @@ func TestSlotWaiterGivesUp(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		failed := make(chan error, 1)
 		go func() {
-			_, err := table.take(ctx, id)
+			_, err := table.take(ctx, id, false)
 			failed <- err
 		}()
 		synctest.Wait()
 		served := make(chan *turn, 1)
 		go func() {
-			mine, _ := table.take(t.Context(), id)
+			mine, _ := table.take(t.Context(), id, false)
 			served <- mine
 		}()
 		synctest.Wait()
@@ -113,7 +113,7 @@ func TestSlotEndsWithTheSession(t *testing.T) {
 		lost := errors.New("session is over")
 		failed := make(chan error, 1)
 		go func() {
-			_, err := table.take(t.Context(), id)
+			_, err := table.take(t.Context(), id, false)
 			failed <- err
 		}()
 		synctest.Wait()
@@ -149,8 +149,15 @@ func TestSlotAsksForASweeper(t *testing.T) {
 func TestTryWaitsForASweeper(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		table, id := newTable(), slotID{newFakeSession(t), "a"}
-		sweeper := mustTry(t, table, id)
-		sweeper.look()
+		holder := mustTry(t, table, id)
+		sweeps := make(chan *turn, 1)
+		go func() {
+			sweeper, _ := table.take(t.Context(), id, true)
+			sweeps <- sweeper
+		}()
+		synctest.Wait()
+		holder.give()
+		sweeper := <-sweeps
 		got := make(chan *turn, 1)
 		go func() { got <- mustTry(t, table, id) }()
 		synctest.Wait()
