@@ -24,13 +24,16 @@ import (
 	"github.com/latchkey-go/latchkey/recipes/lock"
 )
 
-// tourTimeout bounds the whole tour; it needs a third of it.
+// tourTimeout bounds the whole tour; it needs a quarter of it.
 const tourTimeout = 20 * time.Second
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, os.Stdout); err != nil {
+	ctx, cancel := context.WithTimeoutCause(ctx, tourTimeout, errTooSlow)
+	err := run(ctx, os.Stdout)
+	cancel()
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "tour:", err)
 		os.Exit(1)
 	}
@@ -51,8 +54,6 @@ var (
 )
 
 func run(ctx context.Context, out io.Writer) (err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, tourTimeout, errTooSlow)
-	defer cancel()
 	dir, err := os.MkdirTemp("", "latchkey-tour-")
 	if err != nil {
 		return err
