@@ -35,7 +35,7 @@ func badReads() []badInput {
 		badRange("end equal to key", &pb.RangeRequest{Key: a, RangeEnd: a}).isAccepted(),
 		badStream("empty key", &pb.RangeRequest{}),
 		badStream("sort order", &pb.RangeRequest{Key: a, SortOrder: pb.RangeRequest_DESCEND}),
-		badStream("sort target", &pb.RangeRequest{Key: a, SortTarget: pb.RangeRequest_MOD}).isAccepted(),
+		badStream("sort target", &pb.RangeRequest{Key: a, SortTarget: pb.RangeRequest_MOD, SortOrder: pb.RangeRequest_ASCEND}),
 		badStream("unknown sort target", &pb.RangeRequest{Key: a, SortTarget: 9}),
 		badStream("revision filter", &pb.RangeRequest{Key: a, MinModRevision: 2}),
 		badStream("future revision", &pb.RangeRequest{Key: a, Revision: 1000}),

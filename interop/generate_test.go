@@ -143,6 +143,16 @@ func (g *generator) rangeRequest() *pb.RangeRequest {
 	return r
 }
 
+// streamRequest leaves out what etcd should refuse and does not: a sort target
+// without an order, by which it sorts each chunk on its own.
+func (g *generator) streamRequest() *pb.RangeRequest {
+	r := g.rangeRequest()
+	if r.SortOrder == pb.RangeRequest_NONE {
+		r.SortTarget = pb.RangeRequest_KEY
+	}
+	return r
+}
+
 func (g *generator) putRequest() *pb.PutRequest {
 	r := &pb.PutRequest{Key: g.key(), Value: g.value(), PrevKv: g.percent(40)}
 	if g.percent(30) {
@@ -251,7 +261,7 @@ func (g *generator) request() proto.Message {
 	case p < 21:
 		return g.rangeRequest()
 	case p < 24:
-		return streamRange{g.rangeRequest()}
+		return streamRange{g.streamRequest()}
 	case p < 50:
 		return g.putRequest()
 	case p < 58:
