@@ -59,7 +59,7 @@ func (d *driver) reopen(m *disk.Mem) error {
 		return err
 	}
 	d.log = l
-	for range 3 {
+	for range d.rng.IntN(4) {
 		if err := d.append(d.batch(), d.rng.IntN(3) > 0); err != nil {
 			return err
 		}

@@ -52,14 +52,15 @@ func newSample(t *testing.T, how ending) *sample {
 		switch i {
 		case 3, 11:
 			b.HardState = hard(uint64(1+i/8), 1, uint64(i))
-		case 6: // two sectors of zeros within
-			b.Entries = append(b.Entries, entry(b.Entries[0].GetIndex()+1, 1, make([]byte, 1800)))
+		case 6: // a sector of zeros within
+			b.Entries = append(b.Entries, entry(b.Entries[0].GetIndex()+1, 1, make([]byte, 1300)))
 		case 9:
 			b.Entries[0] = entry(s.states[i].last().Index-1, 2, []byte("replaces two"))
-		case 19: // three sectors
-			for k := range uint64(4) {
-				b.Entries = append(b.Entries, entry(b.Entries[0].GetIndex()+1+k, 3, bytes.Repeat([]byte{7}, 300)))
-			}
+		case 16:
+			b.Entries = append(b.Entries, entry(b.Entries[0].GetIndex()+1, 3, bytes.Repeat([]byte{7}, 300)))
+		case 19: // four sectors, one of them zeros
+			b.Entries = append(b.Entries, entry(b.Entries[0].GetIndex()+1, 3, bytes.Repeat([]byte{7}, 300)),
+				entry(b.Entries[0].GetIndex()+2, 3, make([]byte, 1100)))
 		}
 		sync := i < 17 || how == killed || how == closed || how == grouped && i == 19
 		require.NoError(t, l.Append(b, sync))
@@ -374,7 +375,7 @@ func TestMisplacedSectors(t *testing.T) {
 			})
 			t.Logf("%d moves: %d refused, %d recovered whole", moves, refused, whole)
 			require.Greater(t, refused, 900)
-			require.Greater(t, whole, 80)
+			require.Greater(t, whole, 25)
 		})
 	}
 }
