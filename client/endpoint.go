@@ -12,11 +12,13 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 )
 
 const (
@@ -161,11 +163,15 @@ func (ep *endpoint) hangs(ctx context.Context, now instant) bool {
 	}
 	probe, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	// Any answer is a sign of life, also an error.
-	if err := ep.checkHealth(probe); probe.Err() == nil || err == nil {
-		ep.heard(now)
+	err := ep.checkHealth(probe)
+	if ctx.Err() != nil {
+		return false
 	}
-	return probe.Err() != nil && ctx.Err() == nil
+	if probe.Err() != nil || status.Code(err) == codes.DeadlineExceeded {
+		return true
+	}
+	ep.heard(now) // any answer is a sign of life, also an error
+	return false
 }
 
 func (ep *endpoint) checkHealth(ctx context.Context) error {

@@ -66,8 +66,9 @@ func judge(m method, endpoint string, sent bool, err error) *Error {
 	st := status.Convert(err)
 	e := &Error{Op: m.name, Endpoint: endpoint, Code: st.Code(), Message: st.Message()}
 	if e.Code == codes.DeadlineExceeded {
-		// A server's clock may run out a moment before ours does.
+		// The server's clock, which gRPC sets to ours, may run out a moment before ours does.
 		e.join(context.DeadlineExceeded)
+		e.Message = ""
 	}
 	what, kind := fateOf(e.Code, e.Message)
 	e.Kind = kind

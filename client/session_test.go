@@ -90,15 +90,22 @@ func TestSessionLives(t *testing.T) {
 func TestSessionDeadline(t *testing.T) {
 	for _, slowness := range []time.Duration{0, 600 * time.Millisecond} {
 		inBubble(t, 1, nil, func(ctx context.Context, fake *fakeCluster, c *Client) {
-			sent := time.Now() // of the last renewal to reach the server
+			// When the last renewal was sent that was executed, and so acknowledged.
+			var sent atomic.Pointer[time.Time]
 			m := fake.members["a"]
 			m.set(func(m *fakeMember) {
 				m.slow = func(method string) time.Duration {
 					if method == "LeaseGrant" || method == "renew" {
-						sent = time.Now()
 						return slowness
 					}
 					return 0
+				}
+				m.drop = func(method string, n int) (error, error) {
+					if method == "LeaseGrant" || method == "renew" {
+						at := time.Now().Add(-slowness)
+						sent.Store(&at)
+					}
+					return nil, nil
 				}
 			})
 			s, err := c.Session(ctx)
@@ -107,9 +114,8 @@ func TestSessionDeadline(t *testing.T) {
 			states := record(s, start)
 			time.Sleep(30 * time.Second)
 			synctest.Wait()
-			time.Sleep(slowness) // so that none is under way
 			m.stop()
-			last := sent.Sub(start)
+			last := sent.Load().Sub(start)
 
 			<-s.Context().Done()
 			require.Equal(t, []change{{Active, 0}, {Suspect, last + suspectAfter}, {Lost, last + lostAfter}}, states())
@@ -121,7 +127,7 @@ func TestSessionDeadline(t *testing.T) {
 			require.NotErrorIs(t, cause, ErrSessionClosed)
 			var lost *SessionError
 			require.ErrorAs(t, cause, &lost)
-			require.True(t, sent.Equal(lost.Renewed))
+			require.True(t, sent.Load().Equal(lost.Renewed))
 			fake.store.mu.Lock()
 			require.NotNil(t, fake.store.leases[int64(s.ID())], "the server's lease outlives our trust")
 			fake.store.mu.Unlock()
