@@ -442,6 +442,45 @@ func TestLaggardsAreServedInTurn(t *testing.T) {
 	require.NoError(t, w.hub.check(s))
 }
 
+// What a reader of the archive found while a compaction removed some of it is not sent: it does not know what it missed.
+func TestCompactedWhileReading(t *testing.T) {
+	limits := smallLimits()
+	limits.turnRevisions = 1000
+	w := newWorld(1000, limits)
+	w.apply(put("a", "1"), put("b", "kept"), put("a", "2"), put("a", "3"))
+	for range 600 {
+		w.apply(put("c", "filler"))
+	}
+	w.checkpoint(0)
+	s := w.hub.NewStream()
+	defer s.Close()
+	_, _, err := s.Create(Request{Range: Range{Start: "a", End: "c"}, Start: 2})
+	require.NoError(t, err)
+	w.archive.during = func() {
+		w.compact(5)
+		w.checkpoint(1000)
+	}
+	var sink record
+	require.NoError(t, settle(s, &sink))
+	require.Equal(t, []response{{compact: 5}}, sink.responses)
+}
+
+// A group does not go live for events that have been dispatched without it, though they may have come after it looked.
+func TestNoGapOnGoingLive(t *testing.T) {
+	w := newWorld(0, smallLimits())
+	s := w.hub.NewStream()
+	defer s.Close()
+	watched := Range{Start: "a"}
+	_, _, err := s.Create(Request{Range: watched})
+	require.NoError(t, err)
+	w.apply(put("a", ""), put("a", ""))
+	w.hub.dispatchAll()
+	for _, rng := range []Range{watched, {Start: "b"}} {
+		require.Zero(t, s.goLive(rng, 3, &watcher{}))
+		require.Equal(t, int64(4), s.goLive(rng, 4, &watcher{}))
+	}
+}
+
 // While the machine is replaced, nobody reads the archive; who did before is judged by what was published before.
 func TestReplace(t *testing.T) {
 	w := newWorld(1000, smallLimits())
