@@ -35,7 +35,6 @@ func checkFileSystem(t *testing.T, f disk.FS, dir string) {
 	require.NoError(t, f.MkdirAll(dir), "a directory that exists is no error")
 	_, err = f.Open(filepath.Join(dir, "x"))
 	require.ErrorIs(t, err, fs.ErrNotExist)
-
 	file, err := f.Create(filepath.Join(dir, "x"))
 	require.NoError(t, err)
 	n, err := file.WriteAt([]byte("world"), 700)
@@ -47,7 +46,6 @@ func checkFileSystem(t *testing.T, f disk.FS, dir string) {
 	size, err := file.Size()
 	require.NoError(t, err)
 	require.EqualValues(t, 705, size)
-
 	want := append(append([]byte("hello"), make([]byte, 695)...), "world"...)
 	got := make([]byte, 705)
 	_, err = file.ReadAt(got, 0)
@@ -85,7 +83,6 @@ func checkFileSystem(t *testing.T, f disk.FS, dir string) {
 	require.ErrorIs(t, f.Remove(filepath.Join(dir, "x")), fs.ErrNotExist)
 	require.ErrorIs(t, f.SyncDir(filepath.Join(dir, "none")), fs.ErrNotExist)
 	require.NoError(t, f.Remove(filepath.Join(dir, "w")))
-
 	truncated, err := f.Create(filepath.Join(dir, "y"))
 	require.NoError(t, err)
 	size, err = truncated.Size()
