@@ -187,7 +187,7 @@ func (s *Server) assemble(rec recovered) error {
 	}
 	s.applier = &applier{
 		inbox: newMailbox[applyWork](), store: s.store, published: s.published,
-		applied: func(a *replica.Apply) { s.loop.inbox.put(input{applied: a}) },
+		applied: func(a *replica.Apply) { s.loop.inbox.leave(input{applied: a}) },
 		fail:    s.fail, stop: s.halt, done: make(chan struct{}),
 	}
 	s.loop = newLoop(r, outputs{

@@ -35,6 +35,7 @@ type Replica struct {
 	reads   reads
 
 	outbox   []*raftpb.Message // answers that waited for an append
+	acked    ack               // the last acknowledgement among them
 	last     uint64            // the last index handed out in an Append
 	applied  uint64            // the last index acknowledged by Applied
 	appends  handed
@@ -56,6 +57,9 @@ func (h *handed) acknowledge(number uint64) {
 
 // hardState is what raft last wanted written of its term and vote.
 type hardState struct{ term, vote uint64 }
+
+// ack is an acknowledgement of the log up to index, and when it was sent.
+type ack struct{ to, term, index, tick uint64 }
 
 // view is what the replica knows about its node at one moment.
 type view struct {
@@ -260,8 +264,19 @@ func (r *Replica) Appended(a *Append) {
 
 // answer queues a message that waited for durability. An acknowledgement covers all before it, so a later one of the
 // same term takes the place of the one right before it; a rejection is never dropped.
+//
+// What was acknowledged already in the same term is not acknowledged again at once: a leader sends every commit on to
+// its followers, and the answer to that tells it nothing. Should the first one have been lost, or the leader be probing,
+// it asks again after its next heartbeat, and by then the answer is due.
 func (r *Replica) answer(m *raftpb.Message) {
 	if m.GetType() == raftpb.MsgAppResp && !m.GetReject() {
+		last := r.acked
+		r.acked = ack{m.GetTo(), m.GetTerm(), m.GetIndex(), r.ticks}
+		if last.to == r.acked.to && last.term == r.acked.term && last.index == r.acked.index &&
+			r.ticks-last.tick < uint64(r.cfg.HeartbeatTicks) {
+			r.acked.tick = last.tick
+			return
+		}
 		for i := len(r.outbox) - 1; i >= 0; i-- {
 			prev := r.outbox[i]
 			if prev.GetTo() != m.GetTo() {
