@@ -348,6 +348,23 @@ func TestCloseIsBounded(t *testing.T) {
 	})
 }
 
+// TestCloseRevokes: what the sessions of a client own is free when the client is closed.
+func TestCloseRevokes(t *testing.T) {
+	inBubble(t, 1, nil, func(ctx context.Context, fake *fakeCluster, c *Client) {
+		s, err := c.Session(ctx)
+		require.NoError(t, err)
+		_, err = c.NewSession(ctx)
+		require.NoError(t, err)
+		_, err = c.Put(ctx, "a", []byte("1"), WithLease(s.ID()))
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+		require.Empty(t, fake.store.leases)
+		require.Empty(t, fake.value("a"))
+		require.ErrorIs(t, s.Err(), ErrClosed)
+		require.NotErrorIs(t, s.Err(), ErrSessionLost)
+	})
+}
+
 func TestSessionsAreBounded(t *testing.T) {
 	k := newKeeper(nil)
 	for id := range LeaseID(sessionsMax) {
