@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,9 @@ const (
 	probeTimeout   = time.Second
 	// responseBytesMax bounds one answer of a server.
 	responseBytesMax = 1 << 30
+	// Fixed windows of flow control spare gRPC the pings with which it would measure what they should be.
+	streamWindowBytes     = 1 << 20
+	connectionWindowBytes = 4 << 20
 )
 
 // endpoint is one address of the cluster and its connection, which is kept up all the time: switching to another member
@@ -49,10 +53,10 @@ type endpoint struct {
 	dial func() (*grpc.ClientConn, error)
 
 	conn     atomic.Pointer[grpc.ClientConn]
-	requests atomic.Int64          // in flight
-	streams  atomic.Int64          // open
-	heardAt  atomic.Int64          // monotonic nanoseconds of the client's clock
-	failure  atomic.Pointer[error] // why there is no connection; nil when there is
+	requests atomic.Int64           // in flight
+	streams  atomic.Int64           // open
+	heardAt  atomic.Int64           // monotonic nanoseconds of the client's clock
+	failure  atomic.Pointer[string] // why there is no connection; nil when there is
 }
 
 // newEndpoint parses the address and prepares the connection.
@@ -80,6 +84,8 @@ func newEndpoint(cfg Config, name string) (*endpoint, error) {
 			MinConnectTimeout: cfg.DialTimeout,
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingInterval, Timeout: unackedTimeout}),
+		grpc.WithInitialWindowSize(streamWindowBytes),
+		grpc.WithInitialConnWindowSize(connectionWindowBytes),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(responseBytesMax)),
 		// No policy from outside may repeat a request: only the client knows which ones may be.
 		grpc.WithDisableRetry(),
@@ -149,8 +155,20 @@ func (ep *endpoint) explain(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	if err := ep.checkHealth(ctx); err != nil {
-		ep.failure.Store(&err)
+		why := plainFailure(status.Convert(err).Message())
+		ep.failure.Store(&why)
 	}
+}
+
+// plainFailure takes what gRPC wraps around the reason off it.
+func plainFailure(message string) string {
+	if quoted, ok := strings.CutPrefix(message, "connection error: desc = "); ok {
+		if plain, err := strconv.Unquote(quoted); err == nil {
+			message = plain
+		}
+	}
+	message = strings.TrimPrefix(message, "transport: ")
+	return strings.TrimPrefix(message, "Error while dialing: ")
 }
 
 // hangs asks whether the member still answers, if there is reason to doubt it.

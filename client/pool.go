@@ -2,9 +2,10 @@ package client
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -110,7 +111,7 @@ func (p *pool) pick(ctx context.Context) (*endpoint, error) {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return nil, errors.Join(ctxError(ctx), p.failures())
+			return nil, p.unreachable(ctx)
 		case <-p.core.ctx.Done():
 			return nil, ErrClosed
 		}
@@ -159,13 +160,17 @@ func (p *pool) named(name string) *endpoint {
 	return nil
 }
 
-// failures tells why no endpoint is connected.
-func (p *pool) failures() error {
-	var errs []error
+// unreachable is the error of a wait for an endpoint that has ended: why it ended, and why no endpoint was connected.
+func (p *pool) unreachable(ctx context.Context) error {
+	var why []string
 	for _, ep := range p.endpoints {
-		if err := ep.failure.Load(); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", ep.name, *err))
+		if failure := ep.failure.Load(); failure != nil {
+			why = append(why, ep.name+": "+*failure)
 		}
 	}
-	return errors.Join(errs...)
+	if len(why) == 0 {
+		return ctxError(ctx)
+	}
+	slices.Sort(why) // the order of the endpoints is random
+	return fmt.Errorf("%w (%s)", ctxError(ctx), strings.Join(why, "; "))
 }

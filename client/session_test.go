@@ -74,7 +74,7 @@ func TestSessionLives(t *testing.T) {
 		states := record(s, time.Now())
 		other, err := c.NewSession(ctx, SessionTTL(20*time.Second))
 		require.NoError(t, err)
-		time.Sleep(time.Hour) // on the bubble's clock
+		pass(time.Hour)
 		require.Equal(t, Active, s.State())
 		require.Equal(t, Active, other.State())
 		require.Equal(t, 1, fake.total("LeaseKeepAlive"), "one stream for both")
@@ -112,7 +112,7 @@ func TestSessionDeadline(t *testing.T) {
 			require.NoError(t, err)
 			start := time.Now()
 			states := record(s, start)
-			time.Sleep(30 * time.Second)
+			pass(30 * time.Second)
 			synctest.Wait()
 			m.stop()
 			last := sent.Load().Sub(start)
@@ -155,10 +155,10 @@ func TestSessionMovesOn(t *testing.T) {
 				require.NoError(t, err)
 				states := record(s, time.Now())
 				for range 2 {
-					time.Sleep(10 * time.Second)
+					pass(10 * time.Second)
 					fault(fake.using(c))
 				}
-				time.Sleep(10 * time.Second)
+				pass(10 * time.Second)
 				require.Equal(t, Active, s.State())
 				require.NoError(t, s.Close(ctx))
 				require.Equal(t, []change{{Active, 0}, {Lost, 30 * time.Second}}, states(), "never even suspect")
@@ -182,7 +182,7 @@ func TestSlowClusterKeepsSessions(t *testing.T) {
 				}
 			})
 		}
-		time.Sleep(10 * time.Minute)
+		pass(10 * time.Minute)
 		require.NotEqual(t, Lost, s.State())
 	})
 }
@@ -345,6 +345,23 @@ func TestCloseIsBounded(t *testing.T) {
 		require.ErrorIs(t, own.Err(), ErrSessionClosed, "for this process it is closed in any case")
 		require.Equal(t, closeTimeout, took(func() { require.NoError(t, c.Close()) }))
 		require.ErrorIs(t, s.Err(), ErrClosed)
+	})
+}
+
+// TestCloseRevokes: what the sessions of a client own is free when the client is closed.
+func TestCloseRevokes(t *testing.T) {
+	inBubble(t, 1, nil, func(ctx context.Context, fake *fakeCluster, c *Client) {
+		s, err := c.Session(ctx)
+		require.NoError(t, err)
+		_, err = c.NewSession(ctx)
+		require.NoError(t, err)
+		_, err = c.Put(ctx, "a", []byte("1"), WithLease(s.ID()))
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+		require.Empty(t, fake.store.leases)
+		require.Empty(t, fake.value("a"))
+		require.ErrorIs(t, s.Err(), ErrClosed)
+		require.NotErrorIs(t, s.Err(), ErrSessionLost)
 	})
 }
 

@@ -73,7 +73,7 @@ func TestWatchResumes(t *testing.T) {
 			fake.put("b", "not watched")
 			want = append(want, fmt.Sprint(i))
 		}
-		time.Sleep(time.Second) // until a member that was started again is connected
+		pass(time.Second) // until a member that was started again is connected
 		require.Equal(t, strings.Join(want, " "), values(seen()))
 		created := slices.IndexFunc(seen()[1:], func(b WatchBatch) bool { return b.Created })
 		require.Equal(t, -1, created, "it is reported once only")
@@ -93,7 +93,7 @@ func TestWatchFromNowResumes(t *testing.T) {
 		}
 		fake.put("a", "while nobody listened")
 		fake.members["b"].start()
-		time.Sleep(time.Second)
+		pass(time.Second)
 		require.Equal(t, "while nobody listened", values(seen()))
 		require.Error(t, stop())
 	})
@@ -112,7 +112,7 @@ func TestWatchCompacted(t *testing.T) {
 		fake.put("a", "2")
 		fake.compact(fake.put("a", "3"))
 		fake.members["b"].start()
-		time.Sleep(time.Second)
+		pass(time.Second)
 		require.Equal(t, "1", values(seen()))
 		var compacted *CompactedError
 		err := stop()
@@ -132,7 +132,7 @@ func TestWatchAsksForProgress(t *testing.T) {
 		for range 100 {
 			fake.put("b", "")
 		}
-		time.Sleep(progressInterval)
+		pass(progressInterval)
 		require.Equal(t, WatchBatch{Revision: 101, Progress: true}, fresh()[1])
 		require.Len(t, seen(), 1, "who did not ask for it is not told")
 		fake.compact(100)
@@ -402,7 +402,7 @@ func TestWatchSurvivesACancelWithoutReason(t *testing.T) {
 		})
 		seen, stop := follow(ctx, c, "a", FromRevision(2))
 		fake.put("a", "1")
-		time.Sleep(time.Second)
+		pass(time.Second)
 		require.Equal(t, "1", values(seen()))
 		require.Equal(t, 4, n)
 		require.Error(t, stop())
