@@ -465,6 +465,35 @@ func TestCompactedWhileReading(t *testing.T) {
 	require.Equal(t, []response{{compact: 5}}, sink.responses)
 }
 
+// The archive is asked for no more than memory lacks, since it may lack what memory has.
+func TestArchiveEndsWhereMemoryBegins(t *testing.T) {
+	limits := smallLimits()
+	limits.turnRevisions = 1000
+	w := newWorld(1000, limits)
+	for range 256 {
+		w.apply(put("a", "value"))
+	}
+	w.checkpoint(0)
+	for range 256 {
+		w.apply(put("a", "value"))
+	}
+	require.Equal(t, int64(258), w.machine.History().First())
+	s := w.hub.NewStream()
+	defer s.Close()
+	_, _, err := s.Create(Request{Range: Range{Start: "a"}, Start: 2})
+	require.NoError(t, err)
+	var sink record
+	require.NoError(t, settle(s, &sink))
+	next := int64(2)
+	for _, r := range sink.responses {
+		for _, e := range r.events {
+			require.Equal(t, next, e.Kv.ModRevision)
+			next++
+		}
+	}
+	require.Equal(t, w.machine.Revision()+1, next)
+}
+
 // A group does not go live for events that have been dispatched without it, though they may have come after it looked.
 func TestNoGapOnGoingLive(t *testing.T) {
 	w := newWorld(0, smallLimits())
