@@ -3,11 +3,23 @@ package client
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
+)
+
+// Defaults and bounds of Config.
+const (
+	defaultDialTimeout    = 2 * time.Second
+	defaultRequestTimeout = 5 * time.Second
+	defaultSessionTTL     = 10 * time.Second
+	endpointsMax          = 64
+	// closeTimeout bounds the revocation of sessions in Close.
+	closeTimeout = time.Second
 )
 
 // Config says how to reach a cluster. Only Endpoints is required; the zero value of every other field means its default.
@@ -35,6 +47,36 @@ type Config struct {
 	DialOptions []grpc.DialOption
 }
 
+// withDefaults checks the configuration and fills in what is not set.
+func (cfg Config) withDefaults() (Config, error) {
+	if len(cfg.Endpoints) == 0 {
+		return cfg, fmt.Errorf("client: Config.Endpoints is empty")
+	}
+	if len(cfg.Endpoints) > endpointsMax {
+		return cfg, fmt.Errorf("client: Config.Endpoints has %d elements, at most %d are allowed", len(cfg.Endpoints), endpointsMax)
+	}
+	for _, d := range []struct {
+		name  string
+		value *time.Duration
+		def   time.Duration
+	}{
+		{"DialTimeout", &cfg.DialTimeout, defaultDialTimeout},
+		{"RequestTimeout", &cfg.RequestTimeout, defaultRequestTimeout},
+		{"SessionTTL", &cfg.SessionTTL, defaultSessionTTL},
+	} {
+		if *d.value < 0 {
+			return cfg, fmt.Errorf("client: Config.%s is negative: %v", d.name, *d.value)
+		}
+		if *d.value == 0 {
+			*d.value = d.def
+		}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return cfg, nil
+}
+
 // Client talks to one cluster. It is safe for concurrent use, and meant to be shared: a program needs one.
 //
 // A Client made by [Client.Namespace] is a view of the same client with its own prefix.
@@ -43,17 +85,96 @@ type Client struct {
 	ns   string // immutable
 }
 
-// core is what all views of a client share.
-type core struct{}
+// core is what all views of a client share. Every goroutine of the client is started by start and waited for by close.
+type core struct {
+	cfg       Config
+	log       *slog.Logger
+	pool      *pool
+	transport transport
+	clock     clock
+	keeper    *keeper
+	watches   [2]*watchHub // with and without a leader required
+	own       ownSession
+	markers   markers
+
+	ctx    context.Context // done, with ErrClosed, when the client is closed; parent of the background work only
+	cancel context.CancelCauseFunc
+
+	mu      sync.Mutex // protects closing
+	closing bool
+	closed  chan struct{} // closed when Close is through
+	wg      sync.WaitGroup
+}
 
 // New checks the configuration and starts to connect in the background. It does not wait for a connection: a cluster
 // that is down shows in the first call. The caller must Close the client.
-func New(cfg Config) (*Client, error) { panic("not yet") }
+func New(cfg Config) (*Client, error) {
+	co, err := newCore(cfg, grpcTransport{}, systemClock())
+	if err != nil {
+		return nil, err
+	}
+	return &Client{core: co, ns: cfg.Namespace}, nil
+}
+
+func newCore(cfg Config, tr transport, cl clock) (*core, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	co := &core{cfg: cfg, log: cfg.Logger, transport: tr, clock: cl, closed: make(chan struct{})}
+	co.ctx, co.cancel = context.WithCancelCause(context.Background())
+	co.keeper = newKeeper(co)
+	co.watches = [2]*watchHub{newWatchHub(co, true), newWatchHub(co, false)}
+	co.own.init()
+	if co.pool, err = newPool(co); err != nil {
+		return nil, err
+	}
+	for _, ep := range co.pool.endpoints {
+		co.start(func() { co.pool.supervise(co.ctx, ep) })
+	}
+	return co, nil
+}
+
+// start runs f on a goroutine that close waits for, unless the client is closing already. f must end when co.ctx does.
+func (co *core) start(f func()) bool {
+	co.mu.Lock()
+	defer co.mu.Unlock()
+	if co.closing {
+		return false
+	}
+	co.wg.Go(f)
+	return true
+}
 
 // Close ends the client and all its views: its sessions are revoked (for at most a second, if no member answers), its
 // watches and waiting calls end with [ErrClosed]. When it returns, nothing of the client runs any more. Further calls
-// of Close do nothing.
-func (c *Client) Close() error { panic("not yet") }
+// of Close do nothing but wait for the first.
+func (c *Client) Close() error {
+	co := c.core
+	co.mu.Lock()
+	first := !co.closing
+	co.closing = true
+	co.mu.Unlock()
+	if !first {
+		<-co.closed
+		return nil
+	}
+	defer close(co.closed)
+	// Sessions end first for this process, so that nobody relies on keys that the revocation is about to delete.
+	ids := co.keeper.closeAll()
+	ctx, cancel := context.WithTimeout(co.ctx, closeTimeout)
+	for _, id := range ids {
+		if err := co.revoke(ctx, id); err != nil {
+			co.log.Warn("session was not revoked; its lease ends by itself", "lease", id.String(), "error", err)
+		}
+	}
+	cancel()
+	co.cancel(ErrClosed)
+	co.pool.close() // ends what is in flight
+	co.wg.Wait()
+	co.pool.close() // a connection that was made anew meanwhile
+	return nil
+}
 
 // Namespace returns a view of the client in which every key has the prefix in front of it: keys in requests, ranges,
 // compares and transactions get it, keys in results and events lose it. Namespaces nest. Leases and sessions have none.
@@ -61,3 +182,6 @@ func (c *Client) Namespace(prefix string) *Client { return &Client{core: c.core,
 
 // Prefix returns what the view puts in front of keys; empty for a client without a namespace.
 func (c *Client) Prefix() string { return c.ns }
+
+// Endpoints returns the endpoints of the client, as configured.
+func (c *Client) Endpoints() []string { return append([]string(nil), c.core.cfg.Endpoints...) }

@@ -2,6 +2,8 @@ package client
 
 import (
 	"context"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
 // Member is a member of the cluster.
@@ -30,11 +32,50 @@ type Status struct {
 	Errors    []string
 }
 
-// Members lists the members of the cluster.
-func (c *Client) Members(ctx context.Context) ([]Member, error) { panic("not yet") }
+// Members lists the members of the cluster. The answer is linearizable.
+func (c *Client) Members(ctx context.Context) ([]Member, error) {
+	var resp pb.MemberListResponse
+	if err := c.core.call(ctx, methodMembers, &pb.MemberListRequest{Linearizable: true}, &resp); err != nil {
+		return nil, err
+	}
+	out := make([]Member, len(resp.Members))
+	for i, m := range resp.Members {
+		out[i] = Member{ID: m.ID, Name: m.Name, PeerURLs: m.PeerURLs, ClientURLs: m.ClientURLs, Learner: m.IsLearner}
+	}
+	return out, nil
+}
 
-// Status asks one member, named by its endpoint as in Config.Endpoints, and no other.
-func (c *Client) Status(ctx context.Context, endpoint string) (Status, error) { panic("not yet") }
-
-// Endpoints returns the endpoints of the client, as configured.
-func (c *Client) Endpoints() []string { panic("not yet") }
+// Status asks one member, named by its endpoint as in Config.Endpoints, and no other. [ErrUnavailable] when it does not
+// answer.
+func (c *Client) Status(ctx context.Context, endpoint string) (Status, error) {
+	co := c.core
+	ep := co.pool.named(endpoint)
+	if ep == nil {
+		return Status{}, &Error{Op: methodStatus.name, Endpoint: endpoint, Kind: ErrInvalid, Message: "not an endpoint of this client"}
+	}
+	ctx, cancel := co.bounded(ctx)
+	defer cancel()
+	var resp pb.StatusResponse
+	if _, err := co.attempt(ctx, ep, methodStatus, &pb.StatusRequest{}, &resp); err != nil {
+		e := judge(methodStatus, ep.name, true, err)
+		if ctx.Err() != nil {
+			e.endedBy(ctx)
+		}
+		return Status{}, e
+	}
+	return Status{
+		Endpoint:  ep.name,
+		ClusterID: resp.Header.GetClusterId(),
+		MemberID:  resp.Header.GetMemberId(),
+		Leader:    resp.Leader,
+		Version:   resp.Version,
+		Learner:   resp.IsLearner,
+		Revision:  revisionOf(resp.Header),
+		Term:      resp.RaftTerm,
+		Index:     resp.RaftIndex,
+		Applied:   resp.RaftAppliedIndex,
+		Size:      resp.DbSize,
+		SizeInUse: resp.DbSizeInUse,
+		Errors:    resp.Errors,
+	}, nil
+}

@@ -97,3 +97,14 @@ func (c Compare) wire(ns string) *pb.Compare {
 	}
 	return out
 }
+
+func wireCompares(compares []Compare, ns string) ([]*pb.Compare, error) {
+	out := make([]*pb.Compare, len(compares))
+	for i, c := range compares {
+		if c.keys.single() && c.keys.key == "" {
+			return nil, ErrEmptyKey
+		}
+		out[i] = c.wire(ns)
+	}
+	return out, nil
+}

@@ -3,7 +3,10 @@ package client
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+
+	"google.golang.org/grpc/codes"
 )
 
 // Conditions to test for with errors.Is. See "Outcomes" in the package's documentation.
@@ -16,6 +19,9 @@ var (
 	ErrUnavailable = errors.New("no member is available")
 	// ErrClosed: the client was closed.
 	ErrClosed = errors.New("client is closed")
+
+	// ErrLimit: a bound of the client itself is reached, such as the number of its watches.
+	ErrLimit = errors.New("limit of the client is reached")
 
 	// ErrNotFound: the key that was asked for does not exist.
 	ErrNotFound = errors.New("key does not exist")
@@ -72,6 +78,62 @@ var (
 	// ErrSessionClosed: the session was closed.
 	ErrSessionClosed = errors.New("session is closed")
 )
+
+// Error is what a call to the server returns when it fails. Test for the conditions above with errors.Is; the context's
+// error and its cause, when they ended the call, are found by errors.Is as well.
+type Error struct {
+	// Op is what was called: "put", "txn", ...
+	Op string
+	// Endpoint is the member that was asked last; empty when none could be.
+	Endpoint string
+	// Uncertain is true when the request may have been executed: the error is ErrUncertain.
+	Uncertain bool
+	// Kind is the condition, one of this package's variables, or nil when there is none for it.
+	Kind error
+	// Code and Message are what gRPC said, about an answer or for want of one.
+	Code    codes.Code
+	Message string
+
+	causes []error // further errors to be found: those of contexts and dials
+	again  bool    // another attempt is allowed, and may help
+}
+
+// Error tells what was asked of whom, and what came of it.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(e.Op)
+	if e.Endpoint != "" {
+		b.WriteString(" at " + e.Endpoint)
+	}
+	if e.Uncertain {
+		b.WriteString(": " + ErrUncertain.Error())
+	}
+	if e.Kind != nil {
+		b.WriteString(": " + e.Kind.Error())
+	}
+	for _, err := range e.causes {
+		b.WriteString(": " + err.Error())
+	}
+	if e.Message != "" {
+		fmt.Fprintf(&b, ": %v: %s", e.Code, e.Message)
+	}
+	return b.String()
+}
+
+// Unwrap returns the conditions that hold and what caused them.
+func (e *Error) Unwrap() []error {
+	errs := make([]error, 0, 2+len(e.causes))
+	if e.Uncertain {
+		errs = append(errs, ErrUncertain)
+	}
+	if e.Kind != nil {
+		errs = append(errs, e.Kind)
+	}
+	return append(errs, e.causes...)
+}
+
+// join adds a cause.
+func (e *Error) join(err error) { e.causes = append(e.causes, err) }
 
 // CompactedError ends a watch whose next events have been compacted away. It is [ErrCompacted].
 type CompactedError struct {

@@ -29,6 +29,7 @@ type (
 		GetOption
 		DeleteOption
 		WatchOption
+		ListOption
 		rangeFrom(key string) keyRange
 	}
 	// ListOption is an option of Tx.List: a RangeOption or Limit.
@@ -45,6 +46,12 @@ type (
 type getRequest struct {
 	pb   *pb.RangeRequest
 	keys keyRange
+}
+
+// putRequest is what the options of a Put make.
+type putRequest struct {
+	pb  *pb.PutRequest
+	key string
 }
 
 // deleteRequest is what the options of a Delete make.

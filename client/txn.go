@@ -2,6 +2,9 @@ package client
 
 import (
 	"context"
+	"slices"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
 // Txn builds a transaction: if all conditions hold, the operations of Then are executed, else those of Else; in one
@@ -61,7 +64,62 @@ func (t *Txn) Else(ops ...Op) *Txn {
 // Commit executes the transaction. Conditions that do not hold are no error: Succeeded tells.
 //
 // Errors: [ErrTooManyOps], [ErrDuplicateKey], [ErrUncertain] when it may have written, and those of its operations.
-func (t *Txn) Commit(ctx context.Context) (*TxnResult, error) { panic("not yet") }
+func (t *Txn) Commit(ctx context.Context) (*TxnResult, error) {
+	req, err := t.wire(t.client.ns)
+	if err != nil {
+		return nil, &Error{Op: methodTxn.name, Kind: err}
+	}
+	m := methodTxn
+	if !t.writes() {
+		m = methodTxnRead
+	}
+	bare := len(req.Compare) > 0 && len(req.Success) == 0 && len(req.Failure) == 0
+	if bare {
+		req.Success = []*pb.RequestOp{linearize(req.Compare)}
+	}
+	var resp pb.TxnResponse
+	if err := t.client.core.call(ctx, m, req, &resp); err != nil {
+		return nil, err
+	}
+	if bare {
+		resp.Responses = nil
+	}
+	return txnResult(&resp, t.client.ns), nil
+}
+
+// linearize returns an operation for a transaction that only compares. etcd answers such a one from the member's own
+// state, which may be old; a read that is linearizable, and costs next to nothing, makes the judgement so too.
+func linearize(compares []*pb.Compare) *pb.RequestOp {
+	key := []byte{0}
+	if len(compares) > 0 {
+		key = compares[0].Key
+	}
+	read := &pb.RangeRequest{Key: key, CountOnly: true}
+	return &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: read}}
+}
+
+// writes says whether the transaction may change something, whichever way it goes.
+func (t *Txn) writes() bool {
+	return slices.ContainsFunc(t.thenOps, Op.writes) || slices.ContainsFunc(t.elseOps, Op.writes)
+}
+
+// wire returns the transaction as the server must see it for a client with namespace ns.
+func (t *Txn) wire(ns string) (*pb.TxnRequest, error) {
+	out := &pb.TxnRequest{}
+	var err error
+	if out.Compare, err = wireCompares(t.compares, ns); err != nil {
+		return nil, err
+	}
+	if out.Success, err = wireOps(t.thenOps, ns); err != nil {
+		return nil, err
+	}
+	out.Failure, err = wireOps(t.elseOps, ns)
+	return out, err
+}
+
+func txnResult(r *pb.TxnResponse, ns string) *TxnResult {
+	return &TxnResult{Succeeded: r.Succeeded, Revision: revisionOf(r.Header), Results: opResults(r.Responses, ns)}
+}
 
 // GuardedTxn builds a transaction that commits only while a guard holds: the proof that the caller still owns
 // something, such as a lock. That the guard is gone and that a condition of the caller does not hold are two different
@@ -88,4 +146,29 @@ func (t *GuardedTxn) Then(ops ...Op) *GuardedTxn { t.inner.Then(ops...); return 
 func (t *GuardedTxn) Else(ops ...Op) *GuardedTxn { t.inner.Else(ops...); return t }
 
 // Commit executes the transaction. The result is that of the caller's own If, Then and Else.
-func (t *GuardedTxn) Commit(ctx context.Context) (*TxnResult, error) { panic("not yet") }
+func (t *GuardedTxn) Commit(ctx context.Context) (*TxnResult, error) {
+	outer := t.inner.client.Txn().If(t.guard...).Then(Op{txn: &t.inner})
+	res, err := outer.Commit(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !res.Succeeded {
+		return nil, guardFailed(t.lost)
+	}
+	inner := res.Results[0].Txn
+	inner.Revision = res.Revision
+	return inner, nil
+}
+
+// guardError says that a guard does not hold, in the words of who had set it.
+type guardError struct{ lost error }
+
+func guardFailed(lost error) error {
+	if lost == nil {
+		return ErrGuardFailed
+	}
+	return &guardError{lost: lost}
+}
+
+func (e *guardError) Error() string   { return ErrGuardFailed.Error() + ": " + e.lost.Error() }
+func (e *guardError) Unwrap() []error { return []error{ErrGuardFailed, e.lost} }

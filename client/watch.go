@@ -59,11 +59,77 @@ type WatchBatch struct {
 // Breaking out of the loop ends the watch. A slow loop lags behind and costs bounded memory. Without [FromRevision], the
 // watch starts some time after the loop does: to miss nothing, read first and watch from the revision after.
 func (c *Client) Watch(ctx context.Context, key string, opts ...WatchOption) iter.Seq2[Event, error] {
-	panic("not yet")
+	return func(yield func(Event, error) bool) {
+		for batch, err := range c.WatchBatches(ctx, key, opts...) {
+			if err != nil {
+				yield(Event{}, err)
+				return
+			}
+			for _, ev := range batch.Events {
+				if !yield(ev, nil) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // WatchBatches is Watch with a batch at a time: the first says that the watch is established, and each tells the
 // revision that the watch has reached.
 func (c *Client) WatchBatches(ctx context.Context, key string, opts ...WatchOption) iter.Seq2[WatchBatch, error] {
-	panic("not yet")
+	req := watchRequest{keys: keyRange{key: key}}
+	for _, o := range opts {
+		o.applyWatch(&req)
+	}
+	return func(yield func(WatchBatch, error) bool) {
+		fail := func(kind error) { yield(WatchBatch{}, &Error{Op: methodWatch.name, Kind: kind}) }
+		if req.keys.single() && req.keys.key == "" {
+			fail(ErrEmptyKey)
+			return
+		}
+		h := c.core.watches[0]
+		if req.withoutLeader {
+			h = c.core.watches[1]
+		}
+		w := &watcher{req: req, ns: c.ns, next: req.from, wake: make(chan struct{}, 1)}
+		if err := h.add(w); err != nil {
+			fail(err)
+			return
+		}
+		defer h.remove(w)
+		if err := w.consume(ctx, h, func(b WatchBatch) bool { return yield(b, nil) }); err != nil {
+			yield(WatchBatch{}, err)
+		}
+	}
+}
+
+// consume yields what is received until the watch ends, and returns why, or nil when yield does not want more.
+func (w *watcher) consume(ctx context.Context, h *watchHub, yield func(WatchBatch) bool) error {
+	for {
+		batches, err := h.take(w)
+		for _, b := range batches {
+			if ctx.Err() != nil {
+				break
+			}
+			if !yield(b) {
+				return nil
+			}
+		}
+		if ctx.Err() != nil {
+			return &Error{Op: methodWatch.name, causes: []error{ctxError(ctx)}}
+		}
+		if err != nil {
+			if err == ErrClosed { //nolint:errorlint // it is that very value
+				err = &Error{Op: methodWatch.name, Kind: ErrClosed}
+			}
+			return err
+		}
+		if len(batches) > 0 {
+			continue
+		}
+		select {
+		case <-w.wake:
+		case <-ctx.Done():
+		}
+	}
 }

@@ -143,6 +143,16 @@ func (g *generator) rangeRequest() *pb.RangeRequest {
 	return r
 }
 
+// streamRequest leaves out what etcd should refuse and does not: a sort target
+// without an order, by which it sorts each chunk on its own.
+func (g *generator) streamRequest() *pb.RangeRequest {
+	r := g.rangeRequest()
+	if r.SortOrder == pb.RangeRequest_NONE {
+		r.SortTarget = pb.RangeRequest_KEY
+	}
+	return r
+}
+
 func (g *generator) putRequest() *pb.PutRequest {
 	r := &pb.PutRequest{Key: g.key(), Value: g.value(), PrevKv: g.percent(40)}
 	if g.percent(30) {
@@ -251,7 +261,7 @@ func (g *generator) request() proto.Message {
 	case p < 21:
 		return g.rangeRequest()
 	case p < 24:
-		return streamRange{g.rangeRequest()}
+		return streamRange{g.streamRequest()}
 	case p < 50:
 		return g.putRequest()
 	case p < 58:
@@ -277,12 +287,18 @@ func (g *generator) request() proto.Message {
 	}
 }
 
+// compactRevision keeps a window of history, so that there is something to
+// read in it.
 func (g *generator) compactRevision() int64 {
-	if g.percent(20) {
-		return g.revision + g.rng.Int64N(2*revisionSlack) - revisionSlack
+	switch g.rng.IntN(10) {
+	case 0:
+		return g.revision + 1 + g.rng.Int64N(revisionSlack)
+	case 1:
+		return g.compact - g.rng.Int64N(revisionSlack)
+	case 2:
+		return g.revision - g.rng.Int64N(min(revisionSlack, g.revision))
 	}
-	// Keep a window of history, so that there is something to read in it.
-	return g.compact + g.rng.Int64N(max((g.revision-g.compact)/2, 1))
+	return g.compact + g.rng.Int64N(max((g.revision-g.compact)/4, 1))
 }
 
 // oldWatcher is one of the latest watchers, alive or not.
@@ -298,10 +314,12 @@ func (g *generator) watchRequest() *pb.WatchCreateRequest {
 	r.Key, r.RangeEnd = g.span()
 	switch {
 	case g.percent(40):
-	case g.percent(90):
-		// From just before the compaction to two revisions ahead: a flush
-		// writes two, so every watcher sees something of it.
-		low := max(g.compact-1, 1)
+	case g.compact > 1 && g.percent(10):
+		r.StartRevision = max(g.compact-1-g.rng.Int64N(revisionSlack), 1)
+	case g.percent(95):
+		// From the compaction to two revisions ahead: a flush writes two, so
+		// every watcher sees something of it.
+		low := max(g.compact, 1)
 		r.StartRevision = low + g.rng.Int64N(g.revision+2-low+1)
 	default:
 		r.StartRevision = -1

@@ -109,6 +109,8 @@ func indent(s string) string { return "  " + strings.ReplaceAll(strings.TrimSpac
 // is open: there the sort fields alone count.
 func forgiveTies(req, a, b proto.Message) {
 	switch req := req.(type) {
+	case streamRange:
+		forgiveTies(req.RangeRequest, a, b)
 	case *pb.RangeRequest:
 		left, ok1 := a.(*pb.RangeResponse)
 		right, ok2 := b.(*pb.RangeResponse)
@@ -145,6 +147,13 @@ func tiesOfTxn(req *pb.TxnRequest, resp *pb.TxnResponse) {
 }
 
 func sortTies(req *pb.RangeRequest, resp *pb.RangeResponse) {
+	if req.KeysOnly {
+		// etcd 3.7 takes keys without values from its index, which does not
+		// know their leases; before, it answered with them.
+		for _, k := range resp.Kvs {
+			k.Lease = 0
+		}
+	}
 	if req.SortTarget == pb.RangeRequest_KEY {
 		return
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/latchkey-go/latchkey/server/internal/disk"
 	"github.com/latchkey-go/latchkey/server/internal/rpc"
 )
 
@@ -58,7 +59,8 @@ type Config struct {
 
 	// AutoCompactionMode is "periodic" or "revision"; AutoCompactionRetention
 	// is then how much history stays: a duration, or a number of revisions.
-	// Defaults "periodic" and one hour. Whatever they say, history is cut when
+	// Defaults "periodic" and one hour; with "revision", no bound of this kind.
+	// Whatever they say, history is cut when
 	// it takes more than HistoryBytes.
 	AutoCompactionMode string
 	// AutoCompactionRetention is explained at AutoCompactionMode. "0" leaves
@@ -71,10 +73,15 @@ type Config struct {
 	// Logger takes the member's log. Default: nothing is logged.
 	Logger *slog.Logger
 
-	// ListenClient and ListenPeer, when set, are used instead of listening on
-	// the URLs: tests hand over sockets that are bound already.
-	ListenClient, ListenPeer net.Listener
+	// Sockets that are set are used instead of listening on the URLs: tests
+	// hand over sockets that are bound already.
+	Sockets Sockets
+
+	files disk.FS // of the log; the operating system's but in tests of failures
 }
+
+// Sockets are listeners that are bound ahead of Start, which closes them.
+type Sockets struct{ Client, Peer net.Listener }
 
 // Defaults of Config, where they are not in its comments' own words.
 const (
@@ -103,6 +110,9 @@ func (c Config) withDefaults() Config {
 	set(&c.InitialClusterState, "new")
 	set(&c.InitialClusterToken, defaultToken)
 	set(&c.AutoCompactionMode, "periodic")
+	if c.AutoCompactionMode == "revision" {
+		set(&c.AutoCompactionRetention, "0")
+	}
 	set(&c.AutoCompactionRetention, defaultRetention)
 	if len(c.ListenClientURLs) == 0 {
 		c.ListenClientURLs = []string{defaultClientURL}
@@ -127,6 +137,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxTxnOps == 0 {
 		c.MaxTxnOps = rpc.DefaultTxnOps
+	}
+	if c.files == nil {
+		c.files = disk.OS()
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -12,7 +12,55 @@ import (
 type leadership struct {
 	mu      sync.Mutex // protects the fields below
 	changed chan struct{}
-	lostAt  time.Time // since when there is no leader; zero while there is one
+	// absent is closed by timer once there has been no leader for patience. The
+	// next leader then puts a new one in its place, so whoever holds a channel
+	// hears of the first long absence since he asked.
+	absent   chan struct{}
+	timer    *time.Timer // nil while there is a leader
+	patience time.Duration
+}
+
+// leaderlessTimeouts is how many election timeouts without a leader end the
+// streams of clients that require one, as in etcd.
+const leaderlessTimeouts = 3
+
+func (l *leadership) init(patience time.Duration) {
+	l.changed, l.absent = make(chan struct{}), make(chan struct{})
+	l.patience = patience
+	l.lost()
+}
+
+// lost starts the wait for a leader; the caller holds mu, or is alone.
+func (l *leadership) lost() {
+	if l.timer == nil {
+		absent := l.absent
+		l.timer = time.AfterFunc(l.patience, func() { close(absent) })
+	}
+}
+
+// found ends it; the caller holds mu.
+func (l *leadership) found() {
+	if l.timer != nil && !l.timer.Stop() {
+		l.absent = make(chan struct{})
+	}
+	l.timer = nil
+}
+
+// absence returns a channel that is closed once there has been no leader for
+// long.
+func (l *leadership) absence() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.absent
+}
+
+// close stops the timer.
+func (l *leadership) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.timer != nil {
+		l.timer.Stop()
+	}
 }
 
 // leaderChanged is called by the loop when leader, term or role changed, and
@@ -36,11 +84,10 @@ func (s *Server) leaderChanged(st replica.Status) {
 	l := &s.leadership
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch {
-	case st.Leader != 0:
-		l.lostAt = time.Time{}
-	case l.lostAt.IsZero():
-		l.lostAt = time.Now()
+	if st.Leader == 0 {
+		l.lost()
+	} else {
+		l.found()
 	}
 	close(l.changed)
 	l.changed = make(chan struct{})
@@ -72,3 +119,7 @@ func (s *Server) WaitLeader(ctx context.Context) (uint64, error) {
 
 // ID returns the member's id, which is in every response header.
 func (s *Server) ID() uint64 { return s.identity.MemberID }
+
+// InstalledCheckpoints returns how many checkpoints of other members this one
+// has taken over since it started, because its log was too far behind.
+func (s *Server) InstalledCheckpoints() int64 { return s.installed.Load() }

@@ -23,9 +23,9 @@ import (
 // acknowledged renewal plus its TTL. Three things make it hold. A renewal is
 // answered only after a quorum confirmed this leader's term since the renewal
 // arrived, so every later leader begins its clock after that moment, and a new
-// leader gives every lease its full TTL. A lease is ended only by a log entry
-// that names the proposer's term and is dropped in any other (etcd #12528,
-// #15247: a leader that was paused and deposed revoked leases that its
+// leader gives every lease its full TTL. A lease is ended only by a
+// proposal that is bound to its proposer's term and counts for nothing in any
+// other (replica.Proposal.Term; etcd #12528, #15247: a leader that was paused and deposed revoked leases that its
 // successor had renewed). And a lease that is once proposed for expiry is not
 // renewed any more (etcd #20615).
 type lessor struct {
@@ -162,7 +162,7 @@ func (l *lessor) expire(stop <-chan struct{}) bool {
 }
 
 func (l *lessor) propose(term uint64, ids []int64, stop <-chan struct{}) error {
-	c := state.Command{Kind: state.KindExpireLeases, Request: &state.ExpireLeases{Term: term, IDs: ids}}
+	c := state.Command{Kind: state.KindExpireLeases, Request: &state.ExpireLeases{IDs: ids}}
 	data, err := c.AppendTo(nil)
 	if err != nil {
 		return err

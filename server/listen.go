@@ -18,10 +18,10 @@ type listeners struct{ client, peer []net.Listener }
 func listen(ctx context.Context, c Config) (listeners, error) {
 	var l listeners
 	var err error
-	if l.client, err = listenAll(ctx, "client", c.ListenClientURLs, c.ListenClient); err != nil {
+	if l.client, err = listenAll(ctx, "client", c.ListenClientURLs, c.Sockets.Client); err != nil {
 		return l, err
 	}
-	if l.peer, err = listenAll(ctx, "peer", c.ListenPeerURLs, c.ListenPeer); err != nil {
+	if l.peer, err = listenAll(ctx, "peer", c.ListenPeerURLs, c.Sockets.Peer); err != nil {
 		l.close()
 		return l, err
 	}

@@ -162,6 +162,7 @@ func (s *Server) install(snap *raftpb.Snapshot) error {
 	select {
 	case err := <-done:
 		if err == nil {
+			s.installed.Add(1)
 			s.log.Info("checkpoint installed", "index", meta.GetIndex())
 		}
 		return err

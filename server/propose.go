@@ -13,9 +13,10 @@ import (
 
 // Server is what the rpc services stand on.
 var (
-	_ rpc.Store  = (*backend)(nil)
-	_ rpc.Lessor = (*backend)(nil)
-	_ rpc.Node   = (*backend)(nil)
+	_ rpc.Store        = backend{}
+	_ rpc.Lessor       = backend{}
+	_ rpc.Node         = backend{}
+	_ rpc.WatchBackend = backend{}
 )
 
 // backend is the Server as the rpc services see it; it keeps their methods out

@@ -8,7 +8,6 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/latchkey-go/latchkey/server/internal/checkpoint"
-	"github.com/latchkey-go/latchkey/server/internal/disk"
 	"github.com/latchkey-go/latchkey/server/internal/replica"
 	"github.com/latchkey-go/latchkey/server/internal/state"
 	"github.com/latchkey-go/latchkey/server/internal/wal"
@@ -60,7 +59,7 @@ func (s *Server) recoverMember(l layout) (rec recovered, err error) {
 // checkpoint is restarted now. Nothing is lost by it: what that log held is
 // contained in the checkpoint or was never committed. Its term and vote stay.
 func (s *Server) openLog(rec *recovered, l layout, meta checkpoint.Meta) error {
-	log, found, err := wal.Open(wal.Config{FS: disk.OS(), Dir: l.wal(), Identity: rec.identity, Logger: s.log})
+	log, found, err := wal.Open(wal.Config{FS: s.cfg.files, Dir: l.wal(), Identity: rec.identity, Logger: s.log})
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/latchkey-go/latchkey/server/internal/peer"
 	"github.com/latchkey-go/latchkey/server/internal/replica"
+	"github.com/latchkey-go/latchkey/server/internal/rpc"
 	"github.com/latchkey-go/latchkey/server/internal/state"
 	"github.com/latchkey-go/latchkey/server/internal/wal"
 	"github.com/latchkey-go/latchkey/server/internal/watch"
@@ -41,13 +42,18 @@ type Server struct {
 	peers     *peer.Transport
 	snapshots *snapshots
 	hub       *watch.Hub
-	clients   *grpc.Server
-	peersGRPC *grpc.Server
-
+	front     front
 	inProcess lazyClient
 
 	gauges
 	life
+}
+
+// front is where calls come in. Clients and peers have a gRPC server each, so
+// that a flood of one kind does not take the other's streams.
+type front struct {
+	clients, peers *grpc.Server
+	watches        *rpc.Watch
 }
 
 // gauges are what others may know of the member without asking the loop.
@@ -56,6 +62,7 @@ type gauges struct {
 	revision, compacted     atomic.Int64
 	liveBytes, historyBytes atomic.Int64
 	leadership              leadership
+	installed               atomic.Int64 // received checkpoints
 }
 
 // life is how a member ends: stopped is cancelled, with the reason, by Stop,
@@ -65,6 +72,7 @@ type life struct {
 	end      context.CancelCauseFunc
 	graceful atomic.Bool
 	stopOnce sync.Once
+	stopping chan struct{} // closed when streams are to end
 	ready    chan struct{} // closed once the member has joined and published its addresses
 	done     chan struct{} // closed when nothing of the member runs any more
 	workers  sync.WaitGroup
@@ -92,7 +100,8 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	s.requestTimeout = requestTimeoutBase + 2*cfg.ElectionTimeout
 	s.stopped, s.end = context.WithCancelCause(context.Background())
 	s.ready, s.done, s.halt = make(chan struct{}), make(chan struct{}), make(chan struct{})
-	s.leadership.changed = make(chan struct{})
+	s.stopping = make(chan struct{})
+	s.leadership.init(leaderlessTimeouts * cfg.ElectionTimeout)
 
 	var err error
 	if s.listeners, err = listen(ctx, cfg); err != nil {
@@ -245,10 +254,10 @@ func (s *Server) run() {
 	s.workers.Go(func() { s.lessor.run(s.halt) })
 	s.workers.Go(func() { s.join() })
 	for _, l := range s.listeners.peer {
-		s.workers.Go(func() { s.serve(s.peersGRPC, l) })
+		s.workers.Go(func() { s.serve(s.front.peers, l) })
 	}
 	for _, l := range s.listeners.client {
-		s.workers.Go(func() { s.serve(s.clients, l) })
+		s.workers.Go(func() { s.serve(s.front.clients, l) })
 	}
 	go s.janitor()
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/latchkey-go/latchkey/server/internal/replica"
 	"github.com/latchkey-go/latchkey/server/internal/rpc"
 	"github.com/latchkey-go/latchkey/server/internal/state"
+	"github.com/latchkey-go/latchkey/server/internal/watch"
 )
 
 const (
@@ -35,12 +36,12 @@ const (
 	streamWindow = 1 << 20
 )
 
-// registerServices makes the two gRPC servers: one for clients, one for peers,
-// so that a flood of one kind does not take the other's streams.
+// registerServices makes the two gRPC servers.
 func (s *Server) registerServices() {
 	b := backend{s}
 	limits := rpc.Limits{RequestBytes: s.cfg.MaxRequestBytes, TxnOps: s.cfg.MaxTxnOps}
-	s.clients = grpc.NewServer(
+	clients := grpc.NewServer(
+		grpc.ForceServerCodecV2(rpc.Codec()),
 		grpc.MaxRecvMsgSize(s.cfg.MaxRequestBytes+messageOverhead),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.NumStreamWorkers(streamWorkers),
@@ -49,15 +50,28 @@ func (s *Server) registerServices() {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMin, PermitWithoutStream: true}),
 		grpc.UnaryInterceptor(rpc.RequireLeader(b)),
 	)
-	pb.RegisterKVServer(s.clients, rpc.NewKV(b, limits))
-	pb.RegisterLeaseServer(s.clients, rpc.NewLease(b, b, b))
-	pb.RegisterClusterServer(s.clients, rpc.NewCluster(b, b))
-	pb.RegisterMaintenanceServer(s.clients, rpc.NewMaintenance(b, b))
-	healthpb.RegisterHealthServer(s.clients, health.NewServer())
+	pb.RegisterKVServer(clients, rpc.NewKV(b, limits))
+	pb.RegisterLeaseServer(clients, rpc.NewLease(b, b, b))
+	pb.RegisterClusterServer(clients, rpc.NewCluster(b, b))
+	pb.RegisterMaintenanceServer(clients, rpc.NewMaintenance(b, b))
+	healthpb.RegisterHealthServer(clients, health.NewServer())
 
-	s.peersGRPC = grpc.NewServer(peer.ServerOptions()...)
-	s.peers.Register(s.peersGRPC)
+	watches := rpc.NewWatch(b, rpc.WatchConfig{RequestBytes: s.cfg.MaxRequestBytes, Logger: s.log})
+	pb.RegisterWatchServer(clients, watches)
+
+	peers := grpc.NewServer(peer.ServerOptions()...)
+	s.peers.Register(peers)
+	s.front = front{clients: clients, peers: peers, watches: watches}
 }
+
+// Hub implements rpc.WatchBackend.
+func (b backend) Hub() *watch.Hub { return b.hub }
+
+// Leaderless implements rpc.WatchBackend.
+func (b backend) Leaderless() <-chan struct{} { return b.leadership.absence() }
+
+// Stopping implements rpc.WatchBackend.
+func (b backend) Stopping() <-chan struct{} { return b.stopping }
 
 // Members implements rpc.Node.
 func (b backend) Members() []state.Member {

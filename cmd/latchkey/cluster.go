@@ -51,25 +51,35 @@ and make the exit code 1. With --cluster the endpoints are taken from the list o
   latchkey status --endpoints=10.0.0.1:2379,10.0.0.2:2379 --output=json`,
 		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			return a.withClient(func(cl *client.Client) error { return a.status(c.Context(), cl, all) })
+			if all {
+				if err := a.useMembers(c.Context()); err != nil {
+					return err
+				}
+			}
+			return a.withClient(func(cl *client.Client) error { return a.status(c.Context(), cl) })
 		},
 	}
 	c.Flags().BoolVar(&all, "cluster", false, "ask all members, not only the endpoints given")
 	return a.addGlobals(c)
 }
 
-func (a *app) status(ctx context.Context, cl *client.Client, all bool) error {
-	endpoints := a.endpoints
-	if all {
+// useMembers makes the endpoints those of all members.
+func (a *app) useMembers(ctx context.Context) error {
+	return a.withClient(func(cl *client.Client) error {
 		members, err := cl.Members(ctx)
 		if err != nil {
 			return err
 		}
-		endpoints = nil
+		a.endpoints = nil
 		for _, m := range members {
-			endpoints = append(endpoints, m.ClientURLs...)
+			a.endpoints = append(a.endpoints, m.ClientURLs...)
 		}
-	}
+		return nil
+	})
+}
+
+func (a *app) status(ctx context.Context, cl *client.Client) error {
+	endpoints := a.endpoints
 	statuses := make([]client.Status, len(endpoints))
 	errs := make([]error, len(endpoints))
 	var asking sync.WaitGroup

@@ -44,15 +44,17 @@ func (g *guarded) run(ctx, held context.Context) (int, error) {
 	cmd.WaitDelay = g.grace
 	own := isolate(cmd)
 
-	started, ended := make(chan error, 1), make(chan error, 1)
+	var result error // set before ended is closed
+	started, ended := make(chan error, 1), make(chan struct{})
 	go func() {
+		defer close(ended)
 		// The kernel ties the child to the thread that started it, not to the
 		// process, so that thread must stay until the child is gone.
 		runtime.LockOSThread()
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			ended <- cmd.Wait()
+			result = cmd.Wait()
 		}
 	}()
 	if err := <-started; err != nil {
@@ -60,16 +62,16 @@ func (g *guarded) run(ctx, held context.Context) (int, error) {
 	}
 	child := &process{cmd.Process, own}
 	select {
-	case err := <-ended:
-		return exitOf(err)
+	case <-ended:
+		return exitOf(result)
 	case <-held.Done():
 	case <-ctx.Done():
-		if i, ok := context.Cause(ctx).(interrupted); ok {
+		if i, ok := signalOf(ctx); ok {
 			child.forward(i.signal)
 		}
 		select {
-		case err := <-ended:
-			return exitOf(err)
+		case <-ended:
+			return exitOf(result)
 		case <-held.Done():
 		}
 	}

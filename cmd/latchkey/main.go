@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -11,18 +12,19 @@ import (
 
 func main() {
 	a := &app{in: os.Stdin, out: os.Stdout, errOut: os.Stderr, environ: os.Environ()}
-	os.Exit(a.run(os.Args[1:]))
+	os.Exit(a.run(context.Background(), os.Args[1:]))
 }
 
-// run executes one command line and returns the code to exit with.
-func (a *app) run(args []string) int {
-	ctx, stop := interruptible(context.Background())
+// run executes one command line and returns the code to exit with. It ends
+// early when parent does, or on a signal.
+func (a *app) run(parent context.Context, args []string) int {
+	ctx, stop := interruptible(parent)
 	defer stop()
 	root := newRoot(a)
 	root.SetArgs(impliedServer(args))
 	err := root.ExecuteContext(ctx)
 	code := codeOf(err)
-	if cause, ok := context.Cause(ctx).(interrupted); ok && code == exitError {
+	if cause, ok := signalOf(ctx); ok && code == exitError {
 		return cause.code() // what failed, failed because of the signal
 	}
 	if message := messageOf(err); message != "" {
@@ -53,6 +55,12 @@ func (i interrupted) Error() string { return i.signal.String() }
 
 // code is what shells report for a process that the signal killed.
 func (i interrupted) code() int { return 128 + int(i.signal) }
+
+// signalOf returns the signal that ended ctx, if one did.
+func signalOf(ctx context.Context) (i interrupted, ok bool) {
+	ok = errors.As(context.Cause(ctx), &i)
+	return i, ok
+}
 
 // interruptible returns a context that the first SIGINT or SIGTERM ends. The
 // second one kills the process, as if nothing was waiting for it.

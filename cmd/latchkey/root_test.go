@@ -19,7 +19,7 @@ func runApp(t *testing.T, env []string, args ...string) (code int, out, errOut s
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	a := &app{in: strings.NewReader(""), out: &stdout, errOut: &stderr, environ: env}
-	code = a.run(args)
+	code = a.run(t.Context(), args)
 	return code, stdout.String(), stderr.String()
 }
 
@@ -39,6 +39,10 @@ func TestWrongUse(t *testing.T) {
 		{"lease revoke 0", `"0" is not the id of a lease, such as 694d77aa9e38260f`},
 		{"lease grant soon", `"soon" is not a time to live: give seconds, or a duration such as 2m`},
 		{"lease grant -- -5", `"-5" is not a time to live: give seconds, or a duration such as 2m`},
+		{"lock name", "latchkey lock takes a name, and a command behind --: latchkey lock NAME -- COMMAND [ARGS]"},
+		{"lock name true", "latchkey lock takes a name, and a command behind --: latchkey lock NAME -- COMMAND [ARGS]"},
+		{"lock -- true", "latchkey lock takes a name, and a command behind --: latchkey lock NAME -- COMMAND [ARGS]"},
+		{"lock a b -- true", "latchkey lock takes a name, and a command behind --: latchkey lock NAME -- COMMAND [ARGS]"},
 		{"server --nmae=a", "unknown flag --nmae, did you mean --name?"},
 		{"--nmae=a", "unknown flag --nmae, did you mean --name?"},
 		{"-endpoints=a:1 get k", "--endpoints belongs behind a client command, as in: latchkey get --endpoints=... KEY"},
@@ -164,7 +168,7 @@ func TestColorsAreForTerminals(t *testing.T) {
 func TestInterruptedCarriesTheShellsCode(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(interrupted{15})
-	cause, ok := context.Cause(ctx).(interrupted)
+	cause, ok := signalOf(ctx)
 	require.True(t, ok)
 	require.Equal(t, 143, cause.code())
 }

@@ -3,6 +3,7 @@ package lint
 import (
 	"go/ast"
 	"go/token"
+	"strings"
 )
 
 // checkComments wants a comment on every exported name: on functions, on
@@ -75,17 +76,17 @@ func isKnownMethod(f *ast.FuncDecl) bool {
 }
 
 // checkSleep finds what waits by the clock in a test: time.Sleep outside of a
-// synctest bubble, where time is virtual, and testify's polling assertions.
+// synctest bubble, where time is virtual, and testify's polling assertions. A
+// helper that runs its argument in a bubble has a name that ends in Bubble.
 func checkSleep(s source) []Fault {
 	var faults []Fault
-	var visit func(n ast.Node) bool
-	visit = func(n ast.Node) bool {
+	visit := func(n ast.Node) bool {
 		call, ok := n.(*ast.CallExpr)
 		if !ok {
 			return true
 		}
 		switch pkg, name := callee(call); {
-		case pkg == "synctest" && name == "Test":
+		case pkg == "synctest" && name == "Test", strings.HasSuffix(name, "Bubble"):
 			return false // virtual time inside
 		case pkg == "time" && name == "Sleep":
 			faults = append(faults, s.fault(Sleep, call.Pos(), name, 0,
@@ -111,14 +112,33 @@ func isPolling(pkg, name string) bool {
 	return false
 }
 
-// callee splits a call of pkg.Name; both are empty for any other call.
+// callee names what is called: pkg.name or name; both are empty for a call of
+// anything else.
 func callee(call *ast.CallExpr) (pkg, name string) {
-	selector, ok := call.Fun.(*ast.SelectorExpr)
-	if !ok {
-		return "", ""
-	}
-	if x, ok := selector.X.(*ast.Ident); ok {
-		return x.Name, selector.Sel.Name
+	switch f := call.Fun.(type) {
+	case *ast.Ident:
+		return "", f.Name
+	case *ast.SelectorExpr:
+		if x, ok := f.X.(*ast.Ident); ok {
+			return x.Name, f.Sel.Name
+		}
 	}
 	return "", ""
+}
+
+// startsGoroutine says whether a file starts one: by a go statement, or by the
+// Go method of a WaitGroup.
+func startsGoroutine(s source) bool {
+	found := false
+	ast.Inspect(s.syntax, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.GoStmt:
+			found = true
+		case *ast.CallExpr:
+			selector, ok := n.Fun.(*ast.SelectorExpr)
+			found = found || ok && selector.Sel.Name == "Go" && len(n.Args) == 1
+		}
+		return !found
+	})
+	return found
 }

@@ -49,6 +49,7 @@ const (
 	pflag    = "github.com/spf13/pflag"
 	sys      = "golang.org/x/sys"
 	checker  = "github.com/anishathalye/porcupine"
+	testify  = "github.com/stretchr/testify"
 )
 
 // Rules is the table of the project's packages, by path relative to the
@@ -82,15 +83,18 @@ var Rules = map[string]Rule{
 	"server/servertest": {Own: []string{"client", "server"}, External: []string{grpc}},
 	"server/internal/sim": {
 		Own: []string{
-			"server/internal/disk", "server/internal/replica", "server/internal/state", "server/internal/wal",
+			"server/internal/disk", "server/internal/lease", "server/internal/replica", "server/internal/state",
+			"server/internal/wal",
 		},
 		External: []string{etcdAPI, raft, protobuf, checker},
 	},
 
 	// What users import: no server, no raft, no bbolt, no cobra.
-	"client":        {External: []string{etcdAPI, protobuf, grpc, genproto, uuid}},
-	"recipes/fence": {},
-	"recipes/lock":  {Own: []string{"client", "recipes/fence"}, External: []string{etcdAPI, uuid}},
+	"client":                {External: []string{etcdAPI, protobuf, grpc, genproto, uuid}},
+	"client/clienttest":     {Own: []string{"client"}, External: []string{grpc, testify}},
+	"recipes/fence":         {},
+	"recipes/lock":          {Own: []string{"client", "recipes/fence"}, External: []string{etcdAPI, uuid}},
+	"recipes/lock/locktest": {Own: []string{"client", "client/clienttest", "recipes/fence", "recipes/lock"}, External: []string{etcdAPI, protobuf, grpc, testify}},
 
 	// Programs.
 	"cmd/latchkey": {

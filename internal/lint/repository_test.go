@@ -58,6 +58,43 @@ func TestStyle(t *testing.T) {
 	}
 }
 
+// TestLedger wants every file of the product that starts a goroutine in the
+// ledger of ARCHITECTURE.md.
+func TestLedger(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "ARCHITECTURE.md"))
+	require.NoError(t, err)
+	_, ledger, ok := strings.Cut(string(text), "## Goroutine ledger")
+	require.True(t, ok)
+	for _, s := range sources(t) {
+		if s.isTestSupport() || !startsGoroutine(s) || !inProduct(s.name) {
+			continue
+		}
+		if !strings.Contains(ledger, "`"+s.name+"`") {
+			t.Errorf("%s starts a goroutine that the ledger in ARCHITECTURE.md does not name", s.name)
+		}
+	}
+}
+
+func inProduct(name string) bool {
+	return slices.ContainsFunc([]string{"client/", "cmd/", "recipes/", "server/"}, func(folder string) bool {
+		return strings.HasPrefix(name, folder)
+	})
+}
+
+// TestReadmeProgram keeps the program of the README one that compiles.
+func TestReadmeProgram(t *testing.T) {
+	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
+	require.NoError(t, err)
+	_, rest, _ := strings.Cut(string(readme), "```go\n")
+	shown, _, ok := strings.Cut(rest, "```")
+	require.True(t, ok)
+	text, err := os.ReadFile(filepath.Join(root, "examples", "lock", "main.go"))
+	require.NoError(t, err)
+	_, program, ok := strings.Cut(string(text), "package main\n")
+	require.True(t, ok)
+	require.Equal(t, "package main\n"+program, shown)
+}
+
 // TestDependencies wants a reason in writing for every direct dependency.
 func TestDependencies(t *testing.T) {
 	const record = "docs/decisions/0001-dependencies.md"

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"go/ast"
 	"go/token"
+	"path"
 	"strings"
 )
 
@@ -55,6 +56,13 @@ type source struct {
 }
 
 func (s source) isTest() bool { return strings.HasSuffix(s.name, "_test.go") }
+
+// isTestSupport says whether the file is for tests only, its own or others':
+// packages for that are called after what they test.
+func (s source) isTestSupport() bool {
+	dir := path.Base(path.Dir(s.name))
+	return s.isTest() || strings.HasSuffix(dir, "test") || dir == "sim"
+}
 
 func (s source) line(p token.Pos) int { return s.fset.Position(p).Line }
 

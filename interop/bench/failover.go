@@ -17,7 +17,7 @@ const (
 	maxWriting     = 20_000                 // puts under way; a tick beyond it is skipped
 	steadyBefore   = 500 * time.Millisecond // writing before the kill
 	steadyAfter    = 500 * time.Millisecond // success without a longer pause than steadyGap ends a trial
-	steadyGap      = 100 * time.Millisecond
+	steadyGap      = 250 * time.Millisecond
 	trialTimeout   = 60 * time.Second
 	observationGap = 10 * time.Millisecond
 )

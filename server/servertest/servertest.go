@@ -93,9 +93,9 @@ func (c *Cluster) configure(n int, opts []Option) {
 		for _, opt := range opts {
 			opt(&cfg)
 		}
-		cfg.ListenClient, cfg.ListenPeer = c.bind("127.0.0.1:0"), c.bind("127.0.0.1:0")
-		cfg.ListenClientURLs = []string{"http://" + cfg.ListenClient.Addr().String()}
-		cfg.ListenPeerURLs = []string{"http://" + cfg.ListenPeer.Addr().String()}
+		cfg.Sockets = server.Sockets{Client: c.bind("127.0.0.1:0"), Peer: c.bind("127.0.0.1:0")}
+		cfg.ListenClientURLs = []string{"http://" + cfg.Sockets.Client.Addr().String()}
+		cfg.ListenPeerURLs = []string{"http://" + cfg.Sockets.Peer.Addr().String()}
 		initial = append(initial, cfg.Name+"="+cfg.ListenPeerURLs[0])
 		c.configs = append(c.configs, cfg)
 	}
@@ -119,7 +119,7 @@ func (c *Cluster) start(i int) error {
 	m, err := server.Start(ctx, c.configs[i])
 	// The sockets that were bound ahead serve one start; a restart listens on
 	// their addresses again.
-	c.configs[i].ListenClient, c.configs[i].ListenPeer = nil, nil
+	c.configs[i].Sockets = server.Sockets{}
 	if err != nil {
 		return err
 	}
@@ -240,7 +240,7 @@ func (c *Cluster) stopAll() {
 	var wg sync.WaitGroup
 	for i := range c.configs {
 		wg.Go(func() { c.Kill(i) })
-		for _, l := range []net.Listener{c.configs[i].ListenClient, c.configs[i].ListenPeer} {
+		for _, l := range []net.Listener{c.configs[i].Sockets.Client, c.configs[i].Sockets.Peer} {
 			if l != nil {
 				_ = l.Close()
 			}

@@ -93,6 +93,7 @@ func (m *Mem) Crash() {
 		for _, base := range slices.Sorted(maps.Keys(d.now)) {
 			if f := d.now[base]; !seen[f] {
 				seen[f] = true
+				f.name = path.Join(name, base)
 				f.crash(m.rng)
 			}
 		}
@@ -150,7 +151,7 @@ func (m *Mem) WriteFile(name string, b []byte) error {
 	}
 	f := d.now[base]
 	if f == nil {
-		f = &inode{}
+		f = &inode{name: path.Clean(name)}
 	}
 	d.now[base], d.durable[base] = f, f
 	f.data = slices.Clone(b)
@@ -179,9 +180,12 @@ func (m *Mem) Ops() uint64 {
 	return m.ops
 }
 
-// begin counts an operation and asks the fault. It must be called without the lock.
-func (m *Mem) begin(op Op) error {
+// begin counts an operation and asks the fault. It must be called without the lock. An open file goes by its latest name.
+func (m *Mem) begin(op Op, f *inode) error {
 	m.mu.Lock()
+	if f != nil {
+		op.Name = f.name
+	}
 	m.ops++
 	op.N = m.ops
 	fault := m.fault
@@ -195,7 +199,7 @@ func (m *Mem) begin(op Op) error {
 // Create implements FS.
 func (m *Mem) Create(name string) (File, error) {
 	name = path.Clean(name)
-	if err := m.begin(Op{Kind: OpCreate, Name: name}); err != nil {
+	if err := m.begin(Op{Kind: OpCreate, Name: name}, nil); err != nil {
 		return nil, pathError("create", name, err)
 	}
 	m.mu.Lock()
@@ -205,15 +209,15 @@ func (m *Mem) Create(name string) (File, error) {
 		return nil, err
 	}
 	// An existing file is replaced, not cut: after a power cut its name leads to the old bytes or to the new file.
-	f := &inode{}
+	f := &inode{name: name}
 	d.step(change{add: base, file: f})
-	return &memFile{mem: m, file: f, name: name, generation: m.generation}, nil
+	return &memFile{mem: m, file: f, generation: m.generation}, nil
 }
 
 // Open implements FS.
 func (m *Mem) Open(name string) (File, error) {
 	name = path.Clean(name)
-	if err := m.begin(Op{Kind: OpOpen, Name: name}); err != nil {
+	if err := m.begin(Op{Kind: OpOpen, Name: name}, nil); err != nil {
 		return nil, pathError("open", name, err)
 	}
 	m.mu.Lock()
@@ -222,13 +226,13 @@ func (m *Mem) Open(name string) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &memFile{mem: m, file: f, name: name, generation: m.generation}, nil
+	return &memFile{mem: m, file: f, generation: m.generation}, nil
 }
 
 // Rename implements FS, within one directory.
 func (m *Mem) Rename(oldname, newname string) error {
 	oldname, newname = path.Clean(oldname), path.Clean(newname)
-	if err := m.begin(Op{Kind: OpRename, Name: oldname, To: newname}); err != nil {
+	if err := m.begin(Op{Kind: OpRename, Name: oldname, To: newname}, nil); err != nil {
 		return pathError("rename", oldname, err)
 	}
 	if path.Dir(oldname) != path.Dir(newname) {
@@ -241,13 +245,14 @@ func (m *Mem) Rename(oldname, newname string) error {
 		return err
 	}
 	m.dirs[path.Dir(oldname)].step(change{drop: path.Base(oldname), add: path.Base(newname), file: f})
+	f.name = newname
 	return nil
 }
 
 // Remove implements FS.
 func (m *Mem) Remove(name string) error {
 	name = path.Clean(name)
-	if err := m.begin(Op{Kind: OpRemove, Name: name}); err != nil {
+	if err := m.begin(Op{Kind: OpRemove, Name: name}, nil); err != nil {
 		return pathError("remove", name, err)
 	}
 	m.mu.Lock()
@@ -262,7 +267,7 @@ func (m *Mem) Remove(name string) error {
 // List implements FS.
 func (m *Mem) List(dir string) ([]string, error) {
 	dir = path.Clean(dir)
-	if err := m.begin(Op{Kind: OpList, Name: dir}); err != nil {
+	if err := m.begin(Op{Kind: OpList, Name: dir}, nil); err != nil {
 		return nil, pathError("list", dir, err)
 	}
 	m.mu.Lock()
@@ -277,7 +282,7 @@ func (m *Mem) List(dir string) ([]string, error) {
 // MkdirAll implements FS.
 func (m *Mem) MkdirAll(dir string) error {
 	dir = path.Clean(dir)
-	if err := m.begin(Op{Kind: OpMkdirAll, Name: dir}); err != nil {
+	if err := m.begin(Op{Kind: OpMkdirAll, Name: dir}, nil); err != nil {
 		return pathError("mkdir", dir, err)
 	}
 	m.mu.Lock()
@@ -291,7 +296,7 @@ func (m *Mem) MkdirAll(dir string) error {
 // SyncDir implements FS.
 func (m *Mem) SyncDir(dir string) error {
 	dir = path.Clean(dir)
-	if err := m.begin(Op{Kind: OpSyncDir, Name: dir}); err != nil {
+	if err := m.begin(Op{Kind: OpSyncDir, Name: dir}, nil); err != nil {
 		return pathError("sync", dir, err)
 	}
 	m.mu.Lock()
@@ -392,7 +397,7 @@ func (k OpKind) String() string {
 // Op is one operation on a Mem.
 type Op struct {
 	Kind   OpKind
-	Name   string // cleaned path; of a file, the one that it was opened by
+	Name   string // cleaned path; of an open file, the latest that it was given
 	To     string // of a rename
 	Offset int64  // of a read or write
 	Length int    // of a read or write, in bytes

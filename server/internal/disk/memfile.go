@@ -16,6 +16,7 @@ var errOffset = errors.New("disk: negative offset")
 
 // inode is a file's content. Writes go to data; what they overwrite is kept, sector by sector, until a Sync.
 type inode struct {
+	name    string // the latest
 	data    []byte
 	size    int64   // durable length; data is at least as long
 	pending []image // sectors as they were before each write since the last Sync, oldest first
@@ -29,7 +30,7 @@ type image struct {
 }
 
 func (f *inode) clone() *inode {
-	return &inode{data: slices.Clone(f.data), size: f.size, pending: slices.Clone(f.pending), lost: slices.Clone(f.lost)}
+	return &inode{name: f.name, data: slices.Clone(f.data), size: f.size, pending: slices.Clone(f.pending), lost: slices.Clone(f.lost)}
 }
 
 // settle makes what programs see durable.
@@ -118,17 +119,16 @@ func (f *inode) crash(rng *rand.Rand) {
 type memFile struct {
 	mem        *Mem
 	file       *inode
-	name       string
 	generation uint64
 	closed     bool
 }
 
 // begin counts the operation, asks the fault, and takes the lock; the caller releases it. A fault has taken it too.
 func (f *memFile) begin(kind OpKind, off int64, n int) error {
-	err := f.mem.begin(Op{Kind: kind, Name: f.name, Offset: off, Length: n})
+	err := f.mem.begin(Op{Kind: kind, Offset: off, Length: n}, f.file)
 	f.mem.mu.Lock()
 	if err != nil {
-		return pathError(kind.String(), f.name, err)
+		return pathError(kind.String(), f.file.name, err)
 	}
 	return f.usable(kind)
 }
@@ -136,9 +136,9 @@ func (f *memFile) begin(kind OpKind, off int64, n int) error {
 func (f *memFile) usable(kind OpKind) error {
 	switch {
 	case f.generation != f.mem.generation:
-		return pathError(kind.String(), f.name, ErrPowerCut)
+		return pathError(kind.String(), f.file.name, ErrPowerCut)
 	case f.closed:
-		return pathError(kind.String(), f.name, fs.ErrClosed)
+		return pathError(kind.String(), f.file.name, fs.ErrClosed)
 	default:
 		return nil
 	}
@@ -152,7 +152,7 @@ func (f *memFile) ReadAt(b []byte, off int64) (int, error) {
 	case err != nil:
 		return 0, err
 	case off < 0:
-		return 0, pathError("read", f.name, errOffset)
+		return 0, pathError("read", f.file.name, errOffset)
 	case off >= int64(len(f.file.data)):
 		return 0, io.EOF
 	}
@@ -178,7 +178,7 @@ func (f *memFile) WriteAt(b []byte, off int64) (int, error) {
 		return n, err
 	}
 	if off < 0 {
-		return 0, pathError("write", f.name, errOffset)
+		return 0, pathError("write", f.file.name, errOffset)
 	}
 	f.file.write(b, off)
 	return len(b), nil

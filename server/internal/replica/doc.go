@@ -27,8 +27,8 @@
 // # Reads
 //
 // A linearizable read needs the commit index at a moment after the read began, confirmed by a quorum. Reads that
-// arrive while one confirmation is on its way form the next batch. Every attempt has a fresh id, an answer counts only
-// for the newest attempt and only in the term and under the leader it was sent to.
+// arrive while one confirmation is on its way form the next batch. Every attempt has a fresh id; an answer counts only
+// for the batch that the attempt was made for, and only in the term and under the leader that it was sent to.
 //
 // # Storage
 //

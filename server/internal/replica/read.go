@@ -1,26 +1,28 @@
 package replica
 
 import (
-	"bytes"
 	"encoding/binary"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 )
 
+// readIDLen is the length of an attempt's id: the origin and a counter, 8 bytes each.
+const readIDLen = 16
+
 // reads gathers linearizable reads and has one batch of them confirmed at a time.
 type reads struct {
 	waiting []any // arrived since the batch on its way was asked for
 
-	asking  []any // the batch on its way; nil when there is none
-	id      []byte
+	asking  []any  // the batch on its way; nil when there is none
 	counter uint64 // of attempts, for fresh ids
-	term    uint64 // of the attempt; 0: it has yet to be made
+	first   uint64 // the counter of the batch's first attempt in its term and under its leader
+	term    uint64 // of the attempts; 0: the first has yet to be made
 	leader  uint64
-	sent    uint64 // tick of the attempt
+	sent    uint64 // tick of the last attempt
 
-	// firstTerm and first tell the index of the first entry that this member appended as leader, and in which term.
-	firstTerm, first uint64
+	// ownTerm and ownIndex tell the index of the first entry that this member appended as leader, and in which term.
+	ownTerm, ownIndex uint64
 }
 
 // Read queues a linearizable read: v comes back in [Work.Reads] with an index that no write acknowledged before this
@@ -36,20 +38,23 @@ func (r *Replica) Read(v any) error {
 // ask starts or repeats the confirmation of a batch of reads.
 func (r *Replica) ask(now view) {
 	q := &r.reads
-	if q.asking != nil && (q.term != now.term || q.leader != now.leader || r.ticks-q.sent >= r.readTimeout()) {
+	if q.asking != nil && (q.term != now.term || q.leader != now.leader) {
 		q.term = 0
 	}
 	if q.asking == nil && len(q.waiting) > 0 {
 		q.asking, q.waiting, q.term = q.waiting, nil, 0
 	}
-	if q.asking == nil || q.term != 0 || !q.ready(now) {
+	late := r.ticks-q.sent >= r.readTimeout()
+	if q.asking == nil || q.term != 0 && !late || !q.ready(now) {
 		return
 	}
 	q.counter++
-	q.id = binary.LittleEndian.AppendUint64(make([]byte, 0, 16), r.cfg.Origin)
-	q.id = binary.LittleEndian.AppendUint64(q.id, q.counter)
-	q.term, q.leader, q.sent = now.term, now.leader, r.ticks
-	r.node.ReadIndex(q.id)
+	if q.term == 0 {
+		q.term, q.leader, q.first = now.term, now.leader, q.counter
+	}
+	q.sent = r.ticks
+	id := binary.LittleEndian.AppendUint64(make([]byte, 0, readIDLen), r.cfg.Origin)
+	r.node.ReadIndex(binary.LittleEndian.AppendUint64(id, q.counter))
 }
 
 func (r *Replica) readTimeout() uint64 { return uint64(max(1, r.cfg.ElectionTicks/2)) }
@@ -59,27 +64,32 @@ func (r *Replica) readTimeout() uint64 { return uint64(max(1, r.cfg.ElectionTick
 // one voter, which would answer from a commit index that a restart has set back.
 func (q *reads) ready(now view) bool {
 	if now.role == Leader {
-		return q.firstTerm == now.term && now.commit >= q.first
+		return q.ownTerm == now.term && now.commit >= q.ownIndex
 	}
 	return now.leader != 0
 }
 
 // appended notes the first entry of a leader's own term.
 func (q *reads) appended(entries []*raftpb.Entry, now view) {
-	if now.role != Leader || q.firstTerm == now.term {
+	if now.role != Leader || q.ownTerm == now.term {
 		return
 	}
 	for _, e := range entries {
 		if e.GetTerm() == now.term {
-			q.firstTerm, q.first = now.term, e.GetIndex()
+			q.ownTerm, q.ownIndex = now.term, e.GetIndex()
 			return
 		}
 	}
 }
 
-// confirm takes raft's answer. It counts only for the newest attempt, in its own term and under the same leader.
-func (q *reads) confirm(rs raft.ReadState, now view) (Reads, bool) {
-	if q.asking == nil || q.term == 0 || q.term != now.term || q.leader != now.leader || !bytes.Equal(q.id, rs.RequestCtx) {
+// confirm takes raft's answer. It counts only for an attempt of the present batch, in the term and under the leader of
+// that attempt. Any of its attempts will do: each was made after all reads of the batch had arrived.
+func (q *reads) confirm(rs raft.ReadState, origin uint64, now view) (Reads, bool) {
+	if q.asking == nil || q.term == 0 || q.term != now.term || q.leader != now.leader || len(rs.RequestCtx) != readIDLen ||
+		binary.LittleEndian.Uint64(rs.RequestCtx) != origin {
+		return Reads{}, false
+	}
+	if attempt := binary.LittleEndian.Uint64(rs.RequestCtx[8:]); attempt < q.first || attempt > q.counter {
 		return Reads{}, false
 	}
 	done := Reads{Index: rs.Index, Values: q.asking}

@@ -94,6 +94,30 @@ func TestAnswerToAnEarlierAttemptIsIgnored(t *testing.T) {
 	require.GreaterOrEqual(t, index, c.proposals[n].index)
 }
 
+// With a network slower than the time after which an attempt is repeated, reads must still be answered.
+func TestSlowAnswersCount(t *testing.T) {
+	c := newCluster(t, 3, Config{})
+	c.elect(1)
+	f := c.at(2)
+	var slow []*raftpb.Message
+	c.lose = func(m *raftpb.Message) bool {
+		if m.GetType() == raftpb.MsgReadIndexResp {
+			slow = append(slow, m)
+			return true
+		}
+		return false
+	}
+	require.NoError(t, f.Read("r"))
+	c.tick(12)
+	require.Len(t, slow, 3, "an attempt every half election timeout")
+	require.NoError(t, f.Step(slow[0]))
+	c.settle()
+	require.Len(t, f.reads, 1)
+	require.NoError(t, f.Step(slow[1]))
+	c.settle()
+	require.Len(t, f.reads, 1)
+}
+
 func TestDeposedLeaderConfirmsNothing(t *testing.T) {
 	c := newCluster(t, 3, Config{})
 	m := c.elect(1)

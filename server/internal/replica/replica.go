@@ -34,14 +34,28 @@ type Replica struct {
 	office  office   // what a leader remembers about the batches it appended
 	reads   reads
 
-	outbox             []*raftpb.Message // answers that waited for an append
-	hardTerm, hardVote uint64            // as last handed out in an Append
-	unsynced           bool              // an Append without Sync has changed more than the commit index
-	last               uint64            // the last index handed out in an Append
-	applied            uint64            // acknowledged by Applied
-	appends, appended  uint64            // handed out, acknowledged
-	applies, applyAcks uint64            // handed out, acknowledged
+	outbox   []*raftpb.Message // answers that waited for an append
+	last     uint64            // the last index handed out in an Append
+	applied  uint64            // the last index acknowledged by Applied
+	appends  handed
+	applies  handed
+	hard     hardState
+	unsynced bool // an Append without Sync has changed more than the commit index
 }
+
+// handed counts instructions that were handed out and acknowledged. Both happen in the same order.
+type handed struct{ out, back uint64 }
+
+// acknowledge takes back the instruction of the given number, which must be the oldest.
+func (h *handed) acknowledge(number uint64) {
+	h.back++
+	if number != h.back {
+		panic(fmt.Sprintf("replica: instruction %d acknowledged in place of %d", number, h.back))
+	}
+}
+
+// hardState is what raft last wanted written of its term and vote.
+type hardState struct{ term, vote uint64 }
 
 // view is what the replica knows about its node at one moment.
 type view struct {
@@ -59,7 +73,7 @@ func New(c Config) (*Replica, error) {
 	hs := c.Log.hardState(c.Applied)
 	r := &Replica{
 		cfg: c, log: newMemLog(c.Log, hs, c.MaxLogBytes), applied: c.Applied,
-		hardTerm: hs.GetTerm(), hardVote: hs.GetVote(),
+		hard: hardState{hs.GetTerm(), hs.GetVote()},
 	}
 	r.last = r.log.last()
 	var err error
@@ -190,7 +204,7 @@ func (r *Replica) take(rd raft.Ready, now view, w *Work) {
 		}
 	}
 	for _, rs := range rd.ReadStates {
-		if done, ok := r.reads.confirm(rs, now); ok {
+		if done, ok := r.reads.confirm(rs, r.cfg.Origin, now); ok {
 			w.Reads = append(w.Reads, done)
 		}
 	}
@@ -200,15 +214,14 @@ func (r *Replica) take(rd raft.Ready, now view, w *Work) {
 // one that was not synced, changed anything but the commit index. A lost commit index does no harm, which spares a
 // follower one sync of two; a lost entry, term or vote that somebody was told of breaks raft.
 func (r *Replica) newAppend(m *raftpb.Message, now view) *Append {
-	r.appends++
-	a := &Append{Entries: m.GetEntries(), Snapshot: m.GetSnapshot(), number: r.appends, responses: m.GetResponses()}
+	r.appends.out++
+	a := &Append{Entries: m.GetEntries(), Snapshot: m.GetSnapshot(), number: r.appends.out, responses: m.GetResponses()}
 	durable := len(a.Entries) > 0 || a.Snapshot != nil
 	if m.GetTerm() != 0 { // raft sets all three or none, and a term it writes is never 0
 		a.HardState = &raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
-		if m.GetTerm() != r.hardTerm || m.GetVote() != r.hardVote {
-			r.hardTerm, r.hardVote = m.GetTerm(), m.GetVote()
-			durable = true
-		}
+		hard := hardState{m.GetTerm(), m.GetVote()}
+		durable = durable || hard != r.hard
+		r.hard = hard
 	}
 	r.unsynced = r.unsynced || durable
 	a.Sync = r.unsynced && len(a.responses) > 0
@@ -228,10 +241,7 @@ func (r *Replica) newAppend(m *raftpb.Message, now view) *Append {
 // Appended says that a was written, and synced as far as it or an earlier one not yet acknowledged asked for. Calls
 // come in the order of the Appends. Answers to other members are in the next Work.
 func (r *Replica) Appended(a *Append) {
-	r.appended++
-	if a.number != r.appended {
-		panic(fmt.Sprintf("replica: append %d acknowledged in place of %d", a.number, r.appended))
-	}
+	r.appends.acknowledge(a.number)
 	// The memory log comes first: a response makes raft look for the entries there.
 	if a.Snapshot != nil {
 		meta := a.Snapshot.GetMetadata()
@@ -270,8 +280,8 @@ func (r *Replica) answer(m *raftpb.Message) {
 }
 
 func (r *Replica) newApply(m *raftpb.Message, w *Work) *Apply {
-	r.applies++
-	a := &Apply{Entries: make([]Entry, len(m.GetEntries())), number: r.applies, response: m.GetResponses()[0]}
+	r.applies.out++
+	a := &Apply{Entries: make([]Entry, len(m.GetEntries())), number: r.applies.out, response: m.GetResponses()[0]}
 	for i, e := range m.GetEntries() {
 		a.Entries[i] = r.open(e, w)
 	}
@@ -317,10 +327,7 @@ func mustUnmarshal(e *raftpb.Entry, m proto.Message) {
 
 // Applied says that a was applied. Calls come in the order of the Applies.
 func (r *Replica) Applied(a *Apply) {
-	r.applyAcks++
-	if a.number != r.applyAcks {
-		panic(fmt.Sprintf("replica: apply %d acknowledged in place of %d", a.number, r.applyAcks))
-	}
+	r.applies.acknowledge(a.number)
 	r.applied = max(r.applied, a.Entries[len(a.Entries)-1].Index)
 	r.blocked = false
 	_ = r.node.Step(a.response)

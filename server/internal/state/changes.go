@@ -110,10 +110,10 @@ func (m *Machine) Dump() Changes {
 			if err != nil {
 				panic(fmt.Sprintf("state: dump: %v", err))
 			}
-			c.Versions = append(c.Versions, old)
+			c.Versions = append(c.Versions, old.trimmed(len(old.older)))
 		}
 		if !all {
-			c.Versions = append(c.Versions, v)
+			c.Versions = append(c.Versions, v.trimmed(len(v.older)))
 		}
 		return true
 	})

@@ -29,13 +29,9 @@ type Command struct {
 	Request any
 }
 
-// ExpireLeases revokes the leases whose time is up by the clock of the leader of Term. In an entry of another term it
-// does nothing: a leader that was deposed meanwhile does not know of the renewals that its successor acknowledged
-// (etcd #12528, #15247). Unknown ids are ignored: they were revoked while the command was under way.
-type ExpireLeases struct {
-	Term uint64
-	IDs  []int64
-}
+// ExpireLeases revokes the leases whose time is up by the leader's clock. Unknown ids are ignored: they were revoked
+// while the command was under way.
+type ExpireLeases struct{ IDs []int64 }
 
 // Member is one member of the cluster. As a command it sets the name and the client URLs of the member ID; its other
 // fields belong to membership changes and are ignored.
@@ -123,8 +119,7 @@ func newRequest(k Kind) proto.Message {
 
 // Field numbers of our own two messages; like the kinds, they are on disk for ever.
 const (
-	fieldExpireIDs  = 1
-	fieldExpireTerm = 2
+	fieldExpireIDs = 1
 
 	fieldMemberID        = 1
 	fieldMemberName      = 2
@@ -143,15 +138,11 @@ func (e *ExpireLeases) appendTo(b []byte) []byte {
 	for _, id := range e.IDs {
 		b = protowire.AppendVarint(b, uint64(id))
 	}
-	b = protowire.AppendTag(b, fieldExpireTerm, protowire.VarintType)
-	return protowire.AppendVarint(b, e.Term)
+	return b
 }
 
 func (e *ExpireLeases) decode(b []byte) error {
 	return fields(b, func(num protowire.Number, n uint64, packed []byte) error {
-		if num == fieldExpireTerm {
-			e.Term = n
-		}
 		for num == fieldExpireIDs && len(packed) > 0 {
 			id, size := protowire.ConsumeVarint(packed)
 			if size < 0 {

@@ -9,10 +9,10 @@ import (
 const (
 	// DefaultHistoryBytes bounds the event window when Config.HistoryBytes is zero.
 	DefaultHistoryBytes = 16 << 20
-	// chunkEvents and chunkBytes end a chunk of the window, whichever comes first. Chunks leave memory whole, so they
-	// are small against the window.
+	// A chunk of the window ends with chunkEvents events or 1/chunkShare of the window's bytes, whichever comes first.
+	// Chunks leave memory whole, so they are small against the window.
 	chunkEvents = 256
-	chunkBytes  = 256 << 10
+	chunkShare  = 16
 )
 
 // Event is one change: the version that it made, and the version that it replaced. Prev is nil when the key did not
@@ -120,7 +120,7 @@ func (w *window) snapshot(last int64) History {
 
 // append adds an event; its revision is above all others.
 func (w *window) append(e Event) {
-	if len(w.tail) == chunkEvents || w.tailBytes >= chunkBytes {
+	if len(w.tail) == chunkEvents || w.tailBytes >= w.limit/chunkShare && len(w.tail) > 0 {
 		w.seal()
 	}
 	if w.tail == nil {
@@ -133,6 +133,7 @@ func (w *window) append(e Event) {
 	w.tail = append(w.tail, e)
 	w.tailBytes += n
 	w.bytes += n
+	w.drop()
 }
 
 // holds reports whether the version written at rev is in the window.
@@ -150,7 +151,6 @@ func (w *window) holds(rev Revision) bool {
 func (w *window) seal() {
 	w.sealed = append(w.sealed, &chunk{start: w.tail[0].Version.Revision(), events: w.tail, bytes: w.tailBytes})
 	w.tail, w.tailBytes = nil, 0
-	w.drop()
 }
 
 // drop lets go of the oldest chunks while the window is over its limit and they are archived. The list is copied, since

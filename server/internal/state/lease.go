@@ -95,10 +95,7 @@ func (m *Machine) revokeLease(id int64) (*pb.LeaseRevokeResponse, error) {
 // expireLeases ends each lease that still exists, in the order given. Each is a revision of its own, so that a watcher
 // sees the keys of one lease go together, and those of another apart.
 func (m *Machine) expireLeases(r *ExpireLeases) *pb.LeaseRevokeResponse {
-	if r.GetTerm() != m.term {
-		return &pb.LeaseRevokeResponse{Header: m.header()}
-	}
-	for _, id := range r.GetIDs() {
+	for _, id := range r.ids() {
 		if g := m.leases[id]; g != nil {
 			m.endLease(g)
 			if m.subs > 0 {
@@ -109,20 +106,11 @@ func (m *Machine) expireLeases(r *ExpireLeases) *pb.LeaseRevokeResponse {
 	return &pb.LeaseRevokeResponse{Header: m.header()}
 }
 
-// GetIDs returns the ids, none of a nil command.
-func (e *ExpireLeases) GetIDs() []int64 {
+func (e *ExpireLeases) ids() []int64 {
 	if e == nil {
 		return nil
 	}
 	return e.IDs
-}
-
-// GetTerm returns the term, 0 of a nil command.
-func (e *ExpireLeases) GetTerm() uint64 {
-	if e == nil {
-		return 0
-	}
-	return e.Term
 }
 
 // endLease deletes the lease and its keys in sorted order (etcd #6558: an order that depends on the member tears the

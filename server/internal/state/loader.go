@@ -43,15 +43,16 @@ func (l *Loader) Version(v *Version) error {
 		Deleted: v.Deleted,
 	}
 	m := l.m
-	from, to := m.live, m.live
-	if _, dead := m.dead.Get(c.Key); dead {
-		from = m.dead
-	}
+	var prev *Version
 	if c.Deleted {
-		to = m.dead
+		prev, _ = m.live.Delete(c.Key)
+		// Two tombstones in a row are left when a sweep was cut short between the versions of a key.
+		if last, again := m.dead.Set(c.Key, c); again {
+			prev = last
+		}
+	} else if prev, _ = m.live.Set(c.Key, c); prev == nil {
+		prev = m.buried(c.Key)
 	}
-	prev, _ := from.Delete(c.Key)
-	to.Set(c.Key, c)
 	m.write(c, prev)
 	m.pending.versions = m.pending.versions[:0]
 	return nil

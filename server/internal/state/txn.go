@@ -7,6 +7,12 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
+// txnResponse is a response and its header in one allocation.
+type txnResponse struct {
+	response pb.TxnResponse
+	header   pb.ResponseHeader
+}
+
 // IsReadOnly reports whether neither branch of the transaction, nor of any nested in it, holds a write. etcd counts
 // every nested transaction as a write; the answers are the same.
 func IsReadOnly(r *pb.TxnRequest) bool {
@@ -118,35 +124,32 @@ func (t *txn) execute(r *pb.TxnRequest) *pb.TxnResponse {
 	success := t.taken[t.next]
 	t.next++
 	ops := branch(r, success)
-	response := &pb.TxnResponse{
-		Header:    &pb.ResponseHeader{},
-		Succeeded: success,
-		Responses: make([]*pb.ResponseOp, len(ops)),
-	}
+	a := new(txnResponse)
+	a.response.Header, a.response.Succeeded = &a.header, success
+	slab := make([]pb.ResponseOp, len(ops))
+	a.response.Responses = make([]*pb.ResponseOp, len(ops))
 	for i, op := range ops {
-		response.Responses[i] = t.executeOp(op)
+		a.response.Responses[i] = &slab[i]
+		t.executeOp(op, &slab[i])
 	}
-	return response
+	return &a.response
 }
 
 // executeOp carries out one operation; one with nothing in it has an answer with nothing in it.
-func (t *txn) executeOp(op *pb.RequestOp) *pb.ResponseOp {
+func (t *txn) executeOp(op *pb.RequestOp, to *pb.ResponseOp) {
 	switch o := op.GetRequest().(type) {
 	case *pb.RequestOp_RequestRange:
 		response, err := t.rangeKeys(o.RequestRange)
 		if err != nil && t.err == nil {
 			t.err = err
 		}
-		return &pb.ResponseOp{Response: &pb.ResponseOp_ResponseRange{ResponseRange: response}}
+		to.Response = &pb.ResponseOp_ResponseRange{ResponseRange: response}
 	case *pb.RequestOp_RequestPut:
-		return &pb.ResponseOp{Response: &pb.ResponseOp_ResponsePut{ResponsePut: t.m.putChecked(o.RequestPut)}}
+		to.Response = &pb.ResponseOp_ResponsePut{ResponsePut: t.m.putChecked(o.RequestPut)}
 	case *pb.RequestOp_RequestDeleteRange:
-		response := t.m.deleteRange(o.RequestDeleteRange)
-		return &pb.ResponseOp{Response: &pb.ResponseOp_ResponseDeleteRange{ResponseDeleteRange: response}}
+		to.Response = &pb.ResponseOp_ResponseDeleteRange{ResponseDeleteRange: t.m.deleteRange(o.RequestDeleteRange)}
 	case *pb.RequestOp_RequestTxn:
-		return &pb.ResponseOp{Response: &pb.ResponseOp_ResponseTxn{ResponseTxn: t.execute(o.RequestTxn)}}
-	default:
-		return &pb.ResponseOp{}
+		to.Response = &pb.ResponseOp_ResponseTxn{ResponseTxn: t.execute(o.RequestTxn)}
 	}
 }
 

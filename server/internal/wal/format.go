@@ -98,6 +98,11 @@ func (h *segmentHeader) decode(b []byte) (version uint32, reason string) {
 	return version, ""
 }
 
+// seed is what the checksums of the segment's frame headers begin with: that of the salt.
+func (h *segmentHeader) seed() uint32 {
+	return crc32.Checksum(binary.LittleEndian.AppendUint64(nil, h.salt), castagnoli)
+}
+
 // frame is the header of a batch or a seal.
 type frame struct {
 	kind    uint8
@@ -124,9 +129,9 @@ func frameBytes(payload int64) int64 {
 
 func roundUp(n, unit int64) int64 { return (n + unit - 1) / unit * unit }
 
-// encodeHeader writes the header. The salt is in its checksum, and the header is in that of the frame: nothing written
+// encodeHeader writes the header. The segment's seed is in its checksum, and the header is in that of the frame: nothing written
 // for another segment passes for a part of this one.
-func (f *frame) encodeHeader(b []byte, salt uint64) {
+func (f *frame) encodeHeader(b []byte, seed uint32) {
 	le := binary.LittleEndian
 	le.PutUint32(b, frameMagic)
 	b[4], b[5], b[6], b[7] = f.kind, 0, 0, 0
@@ -143,14 +148,14 @@ func (f *frame) encodeHeader(b []byte, salt uint64) {
 	le.PutUint64(b[56:], f.hard.commit)
 	le.PutUint32(b[64:], f.blank)
 	le.PutUint32(b[68:], f.chain)
-	le.PutUint32(b[72:], headerSum(b, salt))
+	le.PutUint32(b[72:], headerSum(b, seed))
 }
 
-// decodeFrame reads a frame header; false when the bytes are not one that was written with this salt. Only then are its
+// decodeFrame reads a frame header; false when the bytes are not one that was written with this seed. Only then are its
 // fields worth anything, the length above all.
-func decodeFrame(b []byte, salt uint64) (f frame, ok bool) {
+func decodeFrame(b []byte, seed uint32) (f frame, ok bool) {
 	le := binary.LittleEndian
-	if le.Uint32(b) != frameMagic || le.Uint32(b[72:]) != headerSum(b, salt) {
+	if le.Uint32(b) != frameMagic || le.Uint32(b[72:]) != headerSum(b, seed) {
 		return f, false
 	}
 	f = frame{
@@ -163,14 +168,12 @@ func decodeFrame(b []byte, salt uint64) (f frame, ok bool) {
 	return f, known && f.payload <= MaxBatchBytes
 }
 
-func headerSum(b []byte, salt uint64) uint32 {
-	var s [8]byte
-	binary.LittleEndian.PutUint64(s[:], salt)
-	return crc32.Update(crc32.Checksum(s[:], castagnoli), castagnoli, b[:frameHeader-4])
+func headerSum(b []byte, seed uint32) uint32 {
+	return crc32.Update(seed, castagnoli, b[:frameHeader-4])
 }
 
 // encode writes the whole frame to b, whose length is f.bytes(), and returns the chain value after it.
-func (f *frame) encode(b []byte, salt uint64, entries []*raftpb.Entry) uint32 {
+func (f *frame) encode(b []byte, seed uint32, entries []*raftpb.Entry) uint32 {
 	le := binary.LittleEndian
 	at := frameHeader
 	for _, e := range entries {
@@ -184,7 +187,7 @@ func (f *frame) encode(b []byte, salt uint64, entries []*raftpb.Entry) uint32 {
 	clear(b[at:end])
 	le.PutUint32(b[end:], trailerMagic)
 	f.blank = zeroSectors(b[min(sectorBytes, len(b)):]) // the first one has the header
-	f.encodeHeader(b, salt)
+	f.encodeHeader(b, seed)
 	chain := crc32.Checksum(b[:end+4], castagnoli)
 	le.PutUint32(b[end+4:], chain)
 	return chain

@@ -49,7 +49,7 @@ type Log struct {
 	mu     sync.Mutex // protects all below
 	err    error      // the first failure, or ErrClosed: final
 	file   disk.File  // the last segment
-	salt   uint64     // of the last segment
+	seed   uint32     // of the last segment
 	end    int64      // where its next frame goes; all bytes from here on are zero, durably
 	batch  uint64     // number of the last batch
 	synced uint64     // the highest batch known durable
@@ -185,22 +185,23 @@ func (l *Log) append(b *Batch, sync bool) error {
 		}
 		return nil
 	}
-	cut, err := l.check(b)
-	if err != nil {
-		return err
-	}
-	need := frameBytes(payloadBytes(b.Entries))
-	if l.fits(cut, need) && b.Reset == nil {
-		return l.write(b, cut, need, sync)
-	}
-	if l.stock.preparing { // as the wait lets go of the lock, everything above is done anew after it
-		l.stock.wake.Wait()
+	for {
+		cut, err := l.check(b)
+		if err != nil {
+			return err
+		}
+		need := frameBytes(payloadBytes(b.Entries))
+		switch {
+		case b.Reset == nil && l.fits(cut, need):
+			return l.write(b, cut, need, sync)
+		case !l.stock.preparing:
+			return l.rotate(b, cut)
+		}
+		l.stock.wake.Wait() // it lets go of the lock: everything is looked at anew
 		if l.err != nil {
 			return l.err
 		}
-		return l.append(b, sync)
 	}
-	return l.rotate(b, cut)
 }
 
 // fits says whether a batch may go to the last segment. A segment's entries are all above its base: so what remains after
@@ -214,7 +215,7 @@ func (l *Log) fits(cut Base, need int64) bool {
 // write adds a batch to the last segment.
 func (l *Log) write(b *Batch, cut Base, need int64, sync bool) error {
 	buf := l.room(need)
-	chain := l.encode(buf, b, l.salt, l.chain)
+	chain := l.encode(buf, b, l.seed, l.chain)
 	if _, err := l.file.WriteAt(buf, l.end); err != nil {
 		return fmt.Errorf("write batch: %w", err)
 	}
@@ -256,7 +257,7 @@ func (l *Log) check(b *Batch) (cut Base, err error) {
 }
 
 // encode writes the batch as the log's next frame.
-func (l *Log) encode(buf []byte, b *Batch, salt uint64, chain uint32) uint32 {
+func (l *Log) encode(buf []byte, b *Batch, seed uint32, chain uint32) uint32 {
 	f := frame{
 		kind: kindBatch, payload: int(payloadBytes(b.Entries)), count: uint32(len(b.Entries)),
 		batch: l.batch + 1, synced: l.synced, chain: chain,
@@ -267,7 +268,7 @@ func (l *Log) encode(buf []byte, b *Batch, salt uint64, chain uint32) uint32 {
 	if b.HardState != nil {
 		f.hard, f.hasHard = hardStateOf(b.HardState), true
 	}
-	return f.encode(buf, salt, b.Entries)
+	return f.encode(buf, seed, b.Entries)
 }
 
 func hardStateOf(hs *raftpb.HardState) hardState {

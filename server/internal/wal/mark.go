@@ -2,6 +2,7 @@ package wal
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -53,10 +54,12 @@ func readMark(c Config) (*mark, error) {
 	if err != nil {
 		return nil, fmt.Errorf("wal: open mark: %w", err)
 	}
-	defer file.Close()
 	b := make([]byte, markBytes+1)
 	n, err := file.ReadAt(b, 0)
-	if err != nil && err != io.EOF {
+	if err == io.EOF {
+		err = nil
+	}
+	if err := errors.Join(err, file.Close()); err != nil {
 		return nil, fmt.Errorf("wal: read mark: %w", err)
 	}
 	le := binary.LittleEndian
@@ -88,13 +91,8 @@ func writeFile(c Config, name string, b []byte) error {
 	if err != nil {
 		return err
 	}
-	if _, err := file.WriteAt(b, 0); err != nil {
-		_ = file.Close()
-		return err
+	if _, err = file.WriteAt(b, 0); err == nil {
+		err = file.Sync()
 	}
-	if err := file.Sync(); err != nil {
-		_ = file.Close()
-		return err
-	}
-	return file.Close()
+	return errors.Join(err, file.Close())
 }

@@ -66,7 +66,7 @@ func Open(c Config) (*Log, Recovery, error) {
 		return nil, Recovery{}, errors.Join(err, o.close())
 	}
 	l := newLog(c)
-	l.file, l.salt, l.end, l.held = o.file, o.header.salt, o.end, o.held
+	l.file, l.seed, l.end, l.held = o.file, o.seed, o.end, o.held
 	l.batch, l.synced, l.chain = o.next-1, o.next-1, o.chain
 	l.hard, l.wrote, l.base = o.hard, o.wrote, o.base
 	for _, e := range o.entries {
@@ -92,6 +92,7 @@ type opening struct {
 	// Of the segment that was read last.
 	file    disk.File
 	header  segmentHeader
+	seed    uint32
 	window  window
 	offsets []int64 // of its batches
 	end     int64   // after its last valid batch
@@ -104,7 +105,7 @@ type opening struct {
 // ended is how a segment that another one follows ends.
 type ended struct {
 	number uint64
-	salt   uint64
+	seed   uint32
 	end    int64  // where the seal is, or should be
 	chain  uint32 // there
 	sealed bool
@@ -141,20 +142,29 @@ func (o *opening) read() (err error) {
 		if err := o.segment(number, i == 0, newest); err != nil {
 			return err
 		}
+		if err := o.checkSeal(newest); err != nil {
+			return err
+		}
 		if newest {
 			break
 		}
-		o.previous = &ended{number: number, salt: o.header.salt, end: o.end, chain: o.chain, sealed: o.sealed}
+		o.previous = &ended{number: number, seed: o.seed, end: o.end, chain: o.chain, sealed: o.sealed}
 		if err := o.file.Close(); err != nil {
 			return fmt.Errorf("wal: close segment: %w", err)
 		}
 		o.file = nil
 	}
-	if p := o.previous; p != nil && !p.sealed && (o.mark != nil || len(o.offsets) > 1) {
-		return &DamageError{File: c.path(segmentName(p.number)), Offset: p.end,
-			Reason: "the segment's seal is missing, and the next segment has batches that were written after it"}
-	}
 	return o.checkMark()
+}
+
+// checkSeal refuses a segment that follows one without a seal, unless a crash can have come just before the seal.
+func (o *opening) checkSeal(newest bool) error {
+	p := o.previous
+	if p == nil || p.sealed || newest && o.mark == nil && len(o.offsets) == 1 {
+		return nil
+	}
+	return &DamageError{File: o.config.path(segmentName(p.number)), Offset: p.end,
+		Reason: "the segment's seal is missing, and what was written after it is there"}
 }
 
 // checkMark holds the log against the mark of a clean stop.

@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -132,15 +133,14 @@ func (o *opening) sealPrevious() error {
 	if err != nil {
 		return fmt.Errorf("wal: open segment to seal it: %w", err)
 	}
-	defer file.Close() // it was synced or has failed
 	seal := frame{kind: kindSeal, batch: o.header.batch, synced: o.header.batch, chain: p.chain}
 	buf := make([]byte, sealBytes)
-	seal.encode(buf, p.salt, nil)
-	if _, err := file.WriteAt(buf, p.end); err != nil {
-		return fmt.Errorf("wal: write seal: %w", err)
+	seal.encode(buf, p.seed, nil)
+	if _, err = file.WriteAt(buf, p.end); err == nil {
+		err = file.Sync()
 	}
-	if err := file.Sync(); err != nil {
-		return fmt.Errorf("wal: sync seal: %w", err)
+	if err := errors.Join(err, file.Close()); err != nil {
+		return fmt.Errorf("wal: write seal: %w", err)
 	}
 	return nil
 }

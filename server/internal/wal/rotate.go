@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"errors"
 	"fmt"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -25,18 +26,18 @@ func (l *Log) rotate(b *Batch, cut Base) error {
 	if err := l.flush(); err != nil {
 		return err
 	}
-	file, salt, end, chain := l.file, l.salt, l.end, l.chain
+	file, seed, end, chain := l.file, l.seed, l.end, l.chain
 	if err := l.begin(b, cut, b.Reset != nil); err != nil {
 		return err
 	}
 	seal := frame{kind: kindSeal, batch: l.batch, synced: l.synced, chain: chain}
 	buf := l.room(sealBytes)
-	seal.encode(buf, salt, nil)
+	seal.encode(buf, seed, nil)
 	if _, err := file.WriteAt(buf, end); err != nil {
-		return fmt.Errorf("write seal: %w", err)
+		return errors.Join(fmt.Errorf("write seal: %w", err), file.Close())
 	}
 	if err := file.Sync(); err != nil {
-		return fmt.Errorf("sync seal: %w", err)
+		return errors.Join(fmt.Errorf("sync seal: %w", err), file.Close())
 	}
 	if err := file.Close(); err != nil {
 		return fmt.Errorf("close segment: %w", err)
@@ -65,7 +66,7 @@ func (l *Log) begin(b *Batch, base Base, reset bool) error {
 	}
 	buf := l.room(headerBytes + need)
 	h.encode(buf)
-	chain := l.encode(buf[headerBytes:], b, h.salt, h.chain)
+	chain := l.encode(buf[headerBytes:], b, h.seed(), h.chain)
 	if err := l.place(file, buf, temp, segmentName(number)); err != nil {
 		_ = file.Close() // the log has failed already, with err
 		return err
@@ -77,7 +78,7 @@ func (l *Log) begin(b *Batch, base Base, reset bool) error {
 		l.base, l.terms = base, terms{}
 	}
 	l.held = append(l.held, segment{number: number, size: size, base: base, reset: reset})
-	l.file, l.salt, l.end = file, h.salt, headerBytes+need
+	l.file, l.seed, l.end = file, h.seed(), headerBytes+need
 	l.took(b, base, chain, need)
 	l.synced = l.batch
 	l.stats.Syncs++

@@ -84,7 +84,7 @@ func (o *opening) openSegment(number uint64) (err error) {
 	case h.size != size:
 		return o.damage(size, fmt.Sprintf("the segment is %d bytes long and was made with %d", size, h.size))
 	}
-	o.header = h
+	o.header, o.seed = h, h.seed()
 	return nil
 }
 
@@ -132,7 +132,7 @@ func (o *opening) frameAt(at int64) (f frame, ok bool, err error) {
 	if err != nil {
 		return f, false, err
 	}
-	f, ok = decodeFrame(b, o.header.salt)
+	f, ok = decodeFrame(b, o.seed)
 	return f, ok, nil
 }
 
@@ -156,7 +156,7 @@ func (o *opening) tail() error {
 	if err != nil {
 		return err
 	}
-	f, ok := decodeFrame(head, o.header.salt)
+	f, ok := decodeFrame(head, o.seed)
 	switch {
 	case ok: // and the rest of it does not verify, or frames would have taken it
 		if torn, err := o.lacksSector(&f); err != nil || !torn {
@@ -177,7 +177,7 @@ func (o *opening) tail() error {
 		if at == o.end {
 			continue
 		}
-		if f, ok := decodeFrame(b, o.header.salt); ok && (f.synced >= o.next || f.batch <= o.next) {
+		if f, ok := decodeFrame(b, o.seed); ok && (f.synced >= o.next || f.batch <= o.next) {
 			return o.damage(o.end, fmt.Sprintf("batch %d is missing or damaged, but batch %d, written when it was durable, follows at offset %d",
 				o.next, f.batch, at))
 		}

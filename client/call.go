@@ -1,0 +1,153 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+)
+
+const (
+	// The pause before a request goes round the endpoints once more: short, as an election takes but a few hundred
+	// milliseconds, and random, as all clients lose their member at the same time.
+	retryDelayMin = 2 * time.Millisecond
+	retryDelayMax = 100 * time.Millisecond
+)
+
+// bounded returns ctx with a deadline: its own, or RequestTimeout from now.
+func (co *core) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, co.cfg.RequestTimeout)
+}
+
+// call executes one request on any endpoint and fills in resp. A request that certainly was not executed, or that
+// changes nothing, is tried on other endpoints until ctx is done. The error, if any, is an *Error.
+func (co *core) call(ctx context.Context, m method, req, resp proto.Message) error {
+	if co.ctx.Err() != nil {
+		return &Error{Op: m.name, Kind: ErrClosed}
+	}
+	ctx, cancel := co.bounded(ctx)
+	defer cancel()
+	out := ctx
+	if !m.local {
+		out = requireLeader(ctx)
+	}
+	var last *Error // of the latest attempt
+	for attempt := 0; ; attempt++ {
+		ep, err := co.pool.pick(ctx)
+		if err != nil {
+			return unavailable(m, err, last)
+		}
+		sent, err := co.attempt(out, ep, m, req, resp)
+		if err == nil {
+			return nil
+		}
+		last = judge(m, ep.name, sent, err)
+		if co.ctx.Err() != nil {
+			last.Kind = ErrClosed
+		}
+		if ctx.Err() != nil {
+			last.endedBy(ctx)
+		}
+		if !last.again || ctx.Err() != nil || co.ctx.Err() != nil {
+			return last
+		}
+		co.pool.leave(ep)
+		if !co.pause(ctx, attempt) && ctx.Err() != nil {
+			last.endedBy(ctx)
+			return last
+		}
+	}
+}
+
+// attempt sends the request to one endpoint, once.
+func (co *core) attempt(ctx context.Context, ep *endpoint, m method, req, resp proto.Message) (sent bool, err error) {
+	ep.requests.Add(1)
+	defer ep.requests.Add(-1)
+	proto.Reset(resp)
+	sent, err = co.transport.unary(ctx, ep, m.full, req, resp)
+	if err == nil {
+		ep.heard(co.clock.now())
+	}
+	return sent, err
+}
+
+// pause waits before the next attempt: not at all while there are endpoints that were not asked yet. It returns false
+// when ctx ends first.
+func (co *core) pause(ctx context.Context, attempt int) bool {
+	round := attempt + 1 - len(co.pool.endpoints)
+	if round < 0 {
+		return true
+	}
+	return co.sleep(ctx, backoffDelay(round, retryDelayMin, retryDelayMax))
+}
+
+// sleep waits. It returns false when ctx, or the client, ends first.
+func (co *core) sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	case <-co.ctx.Done():
+		return false
+	}
+}
+
+// backoffDelay returns the pause before attempt n (from 0): doubling from shortest to longest, and random between half
+// and all of that.
+func backoffDelay(n int, shortest, longest time.Duration) time.Duration {
+	delay := longest
+	if n < 16 { // so that the shift can not overflow
+		delay = min(longest, shortest<<n)
+	}
+	return delay/2 + rand.N(delay/2+1)
+}
+
+// ctxError returns why ctx is done; both its error and its cause, when those differ.
+func ctxError(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if cause == err {
+		return err
+	}
+	return &causedError{err: err, cause: cause}
+}
+
+// causedError is a context's error and its cause.
+type causedError struct{ err, cause error }
+
+func (e *causedError) Error() string   { return e.err.Error() + ": " + e.cause.Error() }
+func (e *causedError) Unwrap() []error { return []error{e.err, e.cause} }
+
+// callRepeatable is call for a request that may be executed twice: it asks again while the outcome is uncertain. Once an
+// attempt was uncertain, the condition done means that it was that one which succeeded.
+func (co *core) callRepeatable(ctx context.Context, m method, req, resp proto.Message, done error) error {
+	ctx, cancel := co.bounded(ctx)
+	defer cancel()
+	uncertain := false
+	for attempt := 0; ; attempt++ {
+		err := co.call(ctx, m, req, resp)
+		if err == nil || (uncertain && errors.Is(err, done)) {
+			return nil
+		}
+		var e *Error
+		if !errors.As(err, &e) {
+			return err
+		}
+		if !e.Uncertain {
+			// This attempt was not executed, but that says nothing about the ones before.
+			e.Uncertain = uncertain && isCtxError(err)
+			return err
+		}
+		uncertain = true
+		if ctx.Err() != nil || co.ctx.Err() != nil || !co.pause(ctx, attempt) {
+			return err
+		}
+	}
+}

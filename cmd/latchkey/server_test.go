@@ -1,0 +1,101 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// startServer runs `latchkey server` until it says that it is ready.
+func startServer(t *testing.T, args ...string) (address string, lines *bufio.Scanner, code <-chan int) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = r.Close() })
+	address = freeAddress(t)
+	args = append([]string{
+		"server", "--listen-client-urls=http://" + address, "--listen-peer-urls=http://" + freeAddress(t),
+	}, args...)
+	exited := make(chan int, 1)
+	go func() {
+		a := &app{in: strings.NewReader(""), out: w, errOut: w}
+		exited <- a.run(context.Background(), args)
+		_ = w.Close()
+	}()
+	lines = bufio.NewScanner(r)
+	for lines.Scan() {
+		if strings.Contains(lines.Text(), "ready to serve client requests") {
+			return address, lines, exited
+		}
+	}
+	t.Fatalf("the server ended with %d before it was ready", <-exited)
+	return "", nil, nil
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// It says that it is ready at every log level, serves, and ends with 0 on
+// SIGTERM; its data is there when it comes back.
+func TestServerCommand(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	for _, want := range []string{"", "k\nv\n"} {
+		address, lines, code := startServer(t, "--data-dir="+dir, "--log-level=error", "--log-format=json")
+		sh := &shell{t, address}
+		require.Equal(t, want, sh.must("", "get", "k"))
+		sh.must("", "put", "k", "v")
+		require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGTERM))
+		for lines.Scan() { // to its end
+		}
+		require.Equal(t, exitOK, <-code)
+	}
+}
+
+func TestServerThatCanNotStart(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = taken.Close() }()
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	busy := filepath.Join(t.TempDir(), "busy")
+	_, lines, code := startServer(t, "--data-dir="+busy)
+
+	tests := []struct {
+		name, want string
+		args       []string
+	}{
+		{"a used port", taken.Addr().String(), []string{"--listen-client-urls=http://" + taken.Addr().String(), "--data-dir=" + t.TempDir()}},
+		{"a file for a folder", file, []string{"--data-dir=" + file}},
+		{"a folder in use", busy, []string{"--data-dir=" + busy}},
+		{"not in the cluster", "initial-cluster", []string{"--data-dir=" + filepath.Join(t.TempDir(), "d"), "--initial-cluster=other=http://127.0.0.1:1"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var out, errOut bytes.Buffer
+			a := &app{in: strings.NewReader(""), out: &out, errOut: &errOut}
+			free := []string{"server", "--log-level=error", "--listen-client-urls=http://" + freeAddress(t), "--listen-peer-urls=http://" + freeAddress(t)}
+			require.Equal(t, exitError, a.run(t.Context(), append(free, tt.args...)))
+			require.Empty(t, out.String())
+			require.Contains(t, errOut.String(), tt.want)
+			require.Equal(t, 1, strings.Count(errOut.String(), "\n"), errOut.String())
+			require.NotContains(t, errOut.String(), "goroutine")
+		})
+	}
+	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGTERM))
+	for lines.Scan() {
+	}
+	require.Equal(t, exitOK, <-code)
+}

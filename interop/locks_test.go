@@ -1,0 +1,209 @@
+package interop_test
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/etcd/client/v3/concurrency"
+
+	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/lock"
+)
+
+// How often each party takes the lock. etcdctl is a process each time.
+const (
+	ourRounds    = 12
+	mutexRounds  = 12
+	etcdctlRound = 5
+	parties      = 2 // of each kind
+)
+
+// TestLocksExcludeEachOther lets our lock, etcd's concurrency.Mutex and the
+// command etcdctl lock contend for one name. They must exclude one another, on
+// either server.
+func TestLocksExcludeEachOther(t *testing.T) {
+	for _, kind := range kinds() {
+		t.Run(kind, func(t *testing.T) {
+			s := startSide(t, kind, 1)
+			ctx := testContext(t)
+			w := &witness{held: make(map[string]int)}
+			var wg sync.WaitGroup
+			errs := make([]error, 3*parties)
+			for i := range parties {
+				ctl := newCtl(t, s)
+				wg.Go(func() { errs[3*i] = w.contendOurs(ctx, s) })
+				wg.Go(func() { errs[3*i+1] = w.contendMutex(ctx, s) })
+				wg.Go(func() { errs[3*i+2] = w.contendEtcdctl(ctx, ctl) })
+			}
+			wg.Wait()
+			require.NoError(t, errors.Join(errs...))
+			require.Equal(t, map[string]int{
+				"lock": parties * ourRounds, "mutex": parties * mutexRounds, "etcdctl": parties * etcdctlRound,
+			}, w.held)
+			counter, err := newCtl(t, s).run(ctx, ctlStep{args: "get --print-value-only " + counterKey})
+			require.NoError(t, err)
+			require.Equal(t, strconv.Itoa(parties*(ourRounds+mutexRounds+etcdctlRound)), strings.TrimSpace(counter),
+				"no addition is lost")
+			require.Greater(t, w.changes, parties*etcdctlRound, "the lock went from one kind to another")
+		})
+	}
+}
+
+const (
+	contendedName = "interop/contended"
+	counterKey    = "interop/counter"
+)
+
+// plusOne is what every holder does to the counter in the store, in two steps:
+// with two holders at once, an addition would be lost.
+func plusOne(text string) (string, error) {
+	text = strings.TrimSpace(text)
+	if text == "" {
+		text = "0"
+	}
+	n, err := strconv.Atoi(text)
+	return strconv.Itoa(n + 1), err
+}
+
+// witness notices two holders at once.
+type witness struct {
+	mu      sync.Mutex
+	holder  string         // protected by mu; empty for nobody
+	last    string         // protected by mu
+	held    map[string]int // protected by mu; how often by kind
+	changes int            // protected by mu; how often the kind of holder changed
+}
+
+func (w *witness) enter(kind string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.holder != "" {
+		return errors.New(kind + " holds the lock, and so does " + w.holder)
+	}
+	w.holder = kind
+	w.held[kind]++
+	if w.last != kind {
+		w.changes++
+	}
+	w.last = kind
+	return nil
+}
+
+func (w *witness) leave() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.holder = ""
+}
+
+func (w *witness) contendOurs(ctx context.Context, s *side) error {
+	c, err := client.New(client.Config{Endpoints: s.cluster.Endpoints()})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	l := lock.New(c, contendedName)
+	for range ourRounds {
+		err := l.Do(ctx, func(ctx context.Context, held *lock.Held) error {
+			defer w.leave()
+			if err := w.enter("lock"); err != nil {
+				return err
+			}
+			kv, err := c.GetOne(ctx, counterKey)
+			if err != nil && !errors.Is(err, client.ErrNotFound) {
+				return err
+			}
+			next, err := plusOne(string(kv.Value))
+			if err != nil {
+				return err
+			}
+			_, err = held.Txn().Then(client.OpPut(counterKey, []byte(next))).Commit(ctx)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *witness) contendMutex(ctx context.Context, s *side) error {
+	cli, err := s.cluster.Client()
+	if err != nil {
+		return err
+	}
+	defer cli.Close()
+	session, err := concurrency.NewSession(cli)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	work := func() error {
+		defer w.leave()
+		if err := w.enter("mutex"); err != nil {
+			return err
+		}
+		got, err := cli.Get(ctx, counterKey)
+		if err != nil {
+			return err
+		}
+		text := ""
+		if len(got.Kvs) > 0 {
+			text = string(got.Kvs[0].Value)
+		}
+		next, err := plusOne(text)
+		if err != nil {
+			return err
+		}
+		_, err = cli.Put(ctx, counterKey, next)
+		return err
+	}
+	for range mutexRounds {
+		m := concurrency.NewMutex(session, contendedName)
+		if err := m.Lock(ctx); err != nil {
+			return err
+		}
+		if err := errors.Join(work(), m.Unlock(ctx)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// contendEtcdctl holds the lock from the line that the command prints to its
+// interruption.
+func (w *witness) contendEtcdctl(ctx context.Context, c *ctl) error {
+	work := func() error {
+		defer w.leave()
+		if err := w.enter("etcdctl"); err != nil {
+			return err
+		}
+		text, err := c.run(ctx, ctlStep{args: "get --print-value-only " + counterKey})
+		if err != nil {
+			return err
+		}
+		next, err := plusOne(text)
+		if err != nil {
+			return err
+		}
+		_, err = c.run(ctx, ctlStep{args: "put " + counterKey + " " + next})
+		return err
+	}
+	for range etcdctlRound {
+		r, err := c.start(ctx, ctlStep{args: "lock " + contendedName})
+		if err != nil {
+			return err
+		}
+		if _, err := r.read(1); err != nil {
+			return errors.Join(err, r.interrupt())
+		}
+		if err := errors.Join(work(), r.interrupt()); err != nil {
+			return err
+		}
+	}
+	return nil
+}

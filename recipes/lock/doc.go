@@ -1,0 +1,87 @@
+// Package lock is a distributed lock: one holder at a time over all processes of
+// a cluster's clients, first come, first served, given back by itself when its
+// holder dies, and with a fencing token for what it protects.
+//
+// # Overview
+//
+//	err := lock.New(c, "jobs/nightly").Do(ctx, func(ctx context.Context, h *lock.Held) error {
+//		return store.Write(ctx, data, h.Token()) // ctx ends, with a cause, if the lock is lost
+//	})
+//
+// [Lock.Acquire] waits for the lock, [Lock.TryAcquire] does not, and both return a
+// [Held]: one acquisition, with its token, a context that lives as long as it,
+// and a transaction that commits only while it lasts. [Lock.Do] wraps the three
+// steps. [Inspect] shows an operator who holds a lock and who waits.
+//
+// The lock is not re-entrant: who holds it and acquires it again, in the same
+// process or another, waits for himself. It belongs to a session, by default the
+// client's own, which all locks and recipes of a program share.
+//
+// # Guarantees
+//
+// Taken: at the revision at which no older key is left in the queue: that of our
+// own key's creation, or that of the last older key's deletion. TryAcquire takes
+// it at the revision of its one transaction, which creates the key only if the
+// lock is free, and never queues.
+//
+// Order: by the create revision of the keys, so by the order in which requests
+// reached the cluster. Goroutines that share a session are served in the order
+// of their calls, one at a time, and the session has one place in the queue of
+// all.
+//
+// Ended: at the deletion of the key, by Release, by an operator, or with the lease
+// of the session.
+//
+// Token: the create revision of the key. It is larger than that of every earlier
+// holder of the name, does not change during the hold, and can be checked in the
+// store: [Held.Txn] and [Held.Guard] do.
+//
+// A lock is not mutual exclusion by itself. The cluster never grants it to two,
+// but a holder may be suspended, wake up after its lease has ended, and go on
+// before it notices. [Held.Valid] narrows that gap to the time between the check
+// and the effect; a resource that refuses old tokens closes it, see package
+// [github.com/latchkey-go/latchkey/recipes/fence]. [Held.Context] ends before the
+// lease can end on the server, by the margin that the session keeps, so a holder
+// that runs and heeds it does not overlap with the next one.
+//
+// # Keys
+//
+// A holder or waiter is one key, "<name>/<lease in hexadecimal>", attached to the
+// lease; the one with the smallest create revision holds the lock. These are the
+// keys of etcd's concurrency.Mutex, of "etcdctl lock" and of the v3lock service:
+// they exclude our locks, and ours theirs. The value is JSON with the owner, for
+// people to read; clients of etcd leave it empty and ignore ours.
+//
+// Only keys without a further "/" after "<name>/" take part, so locks on "a" and
+// "a/b" are independent. (etcd's clients count the keys below "a/b" as well and
+// wait for them: stricter, never less safe.) A lock that is wanted at a name with
+// many keys below it reads more of them than one without. A name must not be
+// empty, end in "/", contain "//" or have "read", "write", "g" or "d" as its last
+// segment, which other recipes use; signs of another recipe under the name give
+// [ErrConflict].
+//
+// # Failure handling
+//
+// The process dies: the key ends with its lease, at most one TTL after the last
+// renewal, and the next in the queue has the lock.
+//
+// The session ends, or somebody deletes the key: holders see their context end
+// with a [*LostError] as its cause, at once for a deleted key, and waiters return
+// one. A lost handle never comes back to life; acquire anew. A transaction of a
+// lost handle fails with [ErrLost], however late it arrives.
+//
+// The caller's context ends: Acquire returns at once. If a request is under way,
+// the background waits for its answer and removes the key. Until then nobody else
+// in this process gets the lock with this session.
+//
+// Answers get lost: a create or a release of unknown outcome is repeated until it
+// is known, which is safe, as the key's name is the session's and a release names
+// the create revision. A create that arrives after everybody has forgotten it
+// would leave a key that lives as long as the session; for half a minute after a
+// create without an answer, such a key is watched for and removed. Nothing of
+// this outlives the session.
+//
+// The cluster can not be reached: waiting goes on until the context or the session
+// ends. The holder's lock is valid until the session's trust ends, see
+// [Held.Remaining].
+package lock

@@ -1,0 +1,99 @@
+package lock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/latchkey-go/latchkey/recipes/fence"
+)
+
+// Conditions to test for with errors.Is.
+var (
+	// ErrHeld: TryAcquire found the lock taken. A [*HeldError] tells by whom.
+	ErrHeld = errors.New("lock is held")
+	// ErrLost: the lock, or the place in its queue, was lost. A [*LostError]
+	// tells why.
+	ErrLost = errors.New("lock is lost")
+	// ErrDeleted is a reason of a loss: the key was deleted, by a person or
+	// because its lease ended.
+	ErrDeleted = errors.New("key was deleted")
+	// ErrReleased is the cause of a handle's context after Release.
+	ErrReleased = errors.New("lock was released")
+	// ErrConflict: another recipe uses the name. A [*ConflictError] names it.
+	ErrConflict = errors.New("name is used by another recipe")
+	// ErrName: the name can not be one of a lock. See "Keys" in the package's
+	// documentation.
+	ErrName = errors.New("name can not be used for a lock")
+)
+
+// LostError tells how a lock was lost. It is [ErrLost], and its reason.
+type LostError struct {
+	Name  string
+	Token fence.Token // zero when the loss came before the place in the queue
+	// Reason is ErrDeleted, or the end of the session: client.ErrSessionLost
+	// with its reason, or client.ErrSessionClosed.
+	Reason error
+	// At is when this process learned of it; zero in the error of a guarded
+	// transaction.
+	At time.Time
+
+	gone bool // the key no longer exists, or ends with its lease
+}
+
+// Error tells the lock and the reason.
+func (e *LostError) Error() string {
+	return fmt.Sprintf("lock %q (token %d) is lost: %v", e.Name, e.Token, e.Reason)
+}
+
+// Is makes the error ErrLost.
+func (e *LostError) Is(target error) bool { return target == ErrLost }
+
+// Unwrap returns the reason.
+func (e *LostError) Unwrap() error { return e.Reason }
+
+// HeldError tells who has the lock that TryAcquire wanted. It is [ErrHeld].
+type HeldError struct {
+	Name string
+	// Holder is the first in the queue. Its Key is empty when the lock is
+	// taken inside this process and nothing of that is in the store yet, or
+	// no longer.
+	Holder Contender
+}
+
+// Error tells the holder.
+func (e *HeldError) Error() string {
+	if e.Holder.Key == "" {
+		return fmt.Sprintf("lock %q is held in this process", e.Name)
+	}
+	return fmt.Sprintf("lock %q is held by %q with key %s", e.Name, e.Holder.Owner, e.Holder.Key)
+}
+
+// Is makes the error ErrHeld.
+func (e *HeldError) Is(target error) bool { return target == ErrHeld }
+
+// ConflictError names the other recipe. It is [ErrConflict].
+type ConflictError struct {
+	Name   string
+	Key    string // the key that shows it
+	Recipe string // "read-write lock", "semaphore", "barrier", "latch", or "unknown"
+}
+
+// Error tells the key and the recipe.
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("lock %q: key %s belongs to another recipe: %s", e.Name, e.Key, e.Recipe)
+}
+
+// Is makes the error ErrConflict.
+func (e *ConflictError) Is(target error) bool { return target == ErrConflict }
+
+// ctxError returns why ctx is done: its error, which says what kind of end it
+// was, and its cause, where that is another one.
+func ctxError(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if cause == nil || cause == err {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, cause)
+}

@@ -1,0 +1,158 @@
+package locktest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/lock"
+)
+
+// noticedWithin is how soon a loss that the server tells of must be known. It
+// leaves room for a busy machine; a quiet one needs a few milliseconds.
+const noticedWithin = 2 * time.Second
+
+// A key that somebody deletes ends the hold at once, not when the session does.
+func testKeyDeleted(t *testing.T, h *harness) {
+	l := lock.New(h.c, "job")
+	held := h.acquire(l)
+	start := time.Now()
+	_, err := h.c.Delete(h.ctx, held.Key())
+	require.NoError(t, err)
+	cause := h.ended(held)
+	took := time.Since(start)
+	t.Logf("noticed after %v", took)
+	require.Less(t, took, noticedWithin)
+	require.Equal(t, lock.ErrDeleted, lostReason(t, cause))
+	var lost *lock.LostError
+	require.ErrorAs(t, cause, &lost)
+	require.Equal(t, held.Token(), lost.Token)
+	require.Equal(t, "job", lost.Name)
+	require.WithinRange(t, lost.At, start, time.Now())
+	require.False(t, held.Valid())
+
+	// The lock can be had again, in this process too, before the old handle is let go.
+	again := h.acquire(l)
+	require.ErrorIs(t, held.Release(h.ctx), lock.ErrLost)
+	require.True(t, again.Valid())
+	h.release(again)
+}
+
+func testSessionClosed(t *testing.T, h *harness) {
+	s := h.session(h.c)
+	held := h.acquire(lock.New(h.c, "job", lock.WithSession(s)))
+	next := h.start(h.ctx, lock.New(h.client(client.Config{}), "job"))
+	h.awaitKeys("job/", 2)
+	require.NoError(t, s.Close(h.ctx))
+	require.ErrorIs(t, lostReason(t, h.ended(held)), client.ErrSessionClosed)
+	require.ErrorIs(t, held.Release(h.ctx), client.ErrSessionClosed)
+	h.release(next.success())
+	_, err := lock.New(h.c, "job", lock.WithSession(s)).Acquire(h.ctx)
+	require.ErrorIs(t, err, lock.ErrLost)
+	require.ErrorIs(t, err, client.ErrSessionClosed)
+}
+
+// The server ends the lease, as it does when renewals stay out.
+func testLeaseRevoked(t *testing.T, h *harness) {
+	s := h.session(h.c)
+	l := lock.New(h.c, "job", lock.WithSession(s))
+	held := h.acquire(l)
+	require.NoError(t, h.c.Revoke(h.ctx, s.ID()))
+	require.ErrorIs(t, h.ended(held), lock.ErrLost)
+	_, err := l.Acquire(h.ctx)
+	require.ErrorIs(t, err, lock.ErrLost)
+	require.ErrorIs(t, err, client.ErrSessionLost)
+	h.release(h.acquire(lock.New(h.c, "job")))
+}
+
+// A waiter whose session ends is told at once, and not found the holder later.
+func testWaiterSession(t *testing.T, h *harness) {
+	holder := h.acquire(lock.New(h.c, "job"))
+	c := h.client(client.Config{})
+	s := h.session(c)
+	dead := h.start(h.ctx, lock.New(c, "job", lock.WithSession(s)))
+	h.awaitKeys("job/", 2)
+	behind := h.start(h.ctx, lock.New(h.client(client.Config{}), "job"))
+	h.awaitKeys("job/", 3)
+	local := h.start(h.ctx, lock.New(c, "job", lock.WithSession(s)))
+
+	require.NoError(t, h.c.Revoke(h.ctx, s.ID()))
+	require.ErrorIs(t, dead.failure(), lock.ErrLost)
+	require.ErrorIs(t, local.failure(), lock.ErrLost, "one that waited for it in its own process")
+	behind.stillWaits()
+	h.release(holder)
+	h.release(behind.success())
+}
+
+func testWaiterKeyDeleted(t *testing.T, h *harness) {
+	holder := h.acquire(lock.New(h.c, "job"))
+	waiter := h.start(h.ctx, lock.New(h.client(client.Config{}), "job"))
+	kvs := h.awaitKeys("job/", 2)
+	_, err := h.c.Delete(h.ctx, kvs[1].Key)
+	require.NoError(t, err)
+	require.Equal(t, lock.ErrDeleted, lostReason(t, waiter.failure()))
+	h.release(holder)
+}
+
+// A waiter in the middle of the queue leaves: the one behind must not take that
+// for its turn.
+func testPredecessorLeaves(t *testing.T, h *harness) {
+	holder := h.acquire(lock.New(h.c, "job"))
+	ctx, cancel := context.WithCancel(h.ctx)
+	middle := h.start(ctx, lock.New(h.client(client.Config{}), "job"))
+	h.awaitKeys("job/", 2)
+	last := h.start(h.ctx, lock.New(h.client(client.Config{}), "job"))
+	h.awaitKeys("job/", 3)
+	cancel()
+	require.ErrorIs(t, middle.failure(), context.Canceled)
+	h.awaitKeys("job/", 2)
+	_, err := lock.New(h.client(client.Config{}), "job").TryAcquire(h.ctx)
+	require.ErrorIs(t, err, lock.ErrHeld)
+	last.stillWaits()
+	h.release(holder)
+	h.release(last.success())
+}
+
+func testCancelWaiting(t *testing.T, h *harness) {
+	holder := h.acquire(lock.New(h.c, "job"))
+	c := h.client(client.Config{})
+	ctx, cancel := context.WithCancelCause(h.ctx)
+	waiter := h.start(ctx, lock.New(c, "job"))
+	h.awaitKeys("job/", 2)
+	local := h.start(ctx, lock.New(c, "job"))
+	why := context.DeadlineExceeded
+	cancel(why)
+	for _, a := range []*attempt{waiter, local} {
+		err := a.failure()
+		require.ErrorIs(t, err, context.Canceled)
+		require.ErrorIs(t, err, why)
+		require.NotErrorIs(t, err, lock.ErrLost)
+	}
+	h.awaitKeys("job/", 1)
+	h.release(holder)
+	h.release(h.acquire(lock.New(c, "job")))
+	h.awaitKeys("job/", 0)
+}
+
+// History is compacted while one holds and others wait: they look again, and
+// nobody takes a compaction for an event.
+func testCompacted(t *testing.T, h *harness) {
+	holder := h.acquire(lock.New(h.c, "job"))
+	waiter := h.start(h.ctx, lock.New(h.client(client.Config{}), "job"))
+	h.awaitKeys("job/", 2)
+	for range 5 {
+		res, err := h.c.Put(h.ctx, "other", nil)
+		require.NoError(t, err)
+		require.NoError(t, h.c.Compact(h.ctx, res.Revision))
+	}
+	waiter.stillWaits()
+	require.True(t, holder.Valid())
+	h.release(holder)
+	held := waiter.success()
+	_, err := h.c.Delete(h.ctx, held.Key())
+	require.NoError(t, err)
+	require.Equal(t, lock.ErrDeleted, lostReason(t, h.ended(held)))
+}

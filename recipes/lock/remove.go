@@ -1,0 +1,103 @@
+package lock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/fence"
+)
+
+// undo starts remove, once.
+func (c *claim) undo() { c.removal.Do(func() { go c.remove() }) }
+
+// remove makes sure that the key is gone, gives the turn back and leaves the
+// result in outcome. The claim has ended already.
+//
+// It goes on until it knows, or until the session ends and the lease takes the
+// key along: a key that was forgotten would keep all others waiting.
+func (c *claim) remove() {
+	defer close(c.removed)
+	c.stop()
+	lost := c.lost()
+	switch {
+	case lost != nil && lost.gone:
+	case c.token() != 0:
+		c.outcome = c.deleteIf(c.isOurs())
+	case c.maybe:
+		c.outcome = c.deleteIf(client.Lease(c.key).Equal(c.session.ID()))
+	}
+	if lost != nil {
+		c.outcome = lost
+	}
+	if c.turn.give() {
+		go sweep(c.lock, c.session, c.turn.id)
+	}
+}
+
+// deleteIf deletes the key if the condition, which tells our key from any other,
+// holds; again and again until an answer comes. That it does not hold is how an
+// earlier attempt looks that was executed and whose answer was lost; without
+// such an attempt, somebody else has deleted the key.
+func (c *claim) deleteIf(ours client.Compare) error {
+	ctx := c.session.Context()
+	uncertain := c.token() == 0
+	for n := 0; ; n++ {
+		res, err := c.lock.client.Txn().If(ours).Then(client.OpDelete(c.key)).Commit(ctx)
+		switch {
+		case err == nil && (res.Succeeded || uncertain):
+			return nil
+		case err == nil:
+			return &LostError{Name: c.lock.name, Token: fence.Token(c.token()), Reason: ErrDeleted, gone: true}
+		case ctx.Err() != nil:
+			return fmt.Errorf("release lock %q: the session ended before an answer came: %w", c.lock.name, context.Cause(ctx))
+		case errors.Is(err, client.ErrUncertain):
+			uncertain = true
+		}
+		pause(ctx, n)
+	}
+}
+
+// sweep removes a key that a create makes which arrives after it was given up:
+// the key would have our lease, so it would live as long as the session, and
+// nobody would know of it. It watches the key until no such create can arrive
+// any more. A goroutine that uses the slot meanwhile takes the key over, or
+// deletes it with its own; so it is only looked at in turn.
+func sweep(l *Lock, s *client.Session, id slotID) {
+	ctx := s.Context()
+	key := l.prefix() + s.ID().String()
+	for n := 0; ; n++ {
+		var rev client.Revision
+		if t, err := slots.take(ctx, id, true); err == nil {
+			rev = sweepOnce(ctx, l, key, s.ID())
+			t.give()
+		}
+		until, ok := slots.sweepUntil(id)
+		if !ok {
+			return
+		}
+		wait, cancel := context.WithDeadline(ctx, until)
+		for _, err := range l.client.Watch(wait, key, client.FromRevision(rev+1), client.WithoutDeletes()) {
+			if err != nil {
+				pause(wait, n) // it is time, or the watch has to be made anew
+			}
+			break
+		}
+		cancel()
+	}
+}
+
+// sweepOnce deletes the key if it has our lease and returns the revision at
+// which there was none.
+func sweepOnce(ctx context.Context, l *Lock, key string, lease client.LeaseID) client.Revision {
+	for n := 0; ; n++ {
+		res, err := l.client.Txn().If(client.Lease(key).Equal(lease)).Then(client.OpDelete(key)).Commit(ctx)
+		if err == nil {
+			return res.Revision
+		}
+		if !pause(ctx, n) {
+			return 0
+		}
+	}
+}

@@ -1,0 +1,172 @@
+package sim
+
+import (
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// startFaults makes each kind of fault happen at random times, as often as the options say.
+func (s *sim) startFaults() {
+	s.every(s.Partitions, s.partition)
+	s.every(s.Crashes, func() { s.crash(s.pick(), s.Outage) })
+	s.every(s.LeaderKills, func() { s.killLeader(50) })
+	s.every(s.Pauses, s.pause)
+	s.every(s.Stalls, s.stall)
+	s.every(s.SlowDisks, s.slowDisk)
+	s.every(s.SyncFailures, func() { s.pick().failSync = true })
+	s.every(s.Transfers, func() {
+		if n := s.leader(); n != nil {
+			s.counts.Transfers++
+			n.rep.TransferLeader(s.pick().id)
+			n.pump()
+		}
+	})
+	s.every(s.Campaigns, func() {
+		if n := s.pick(); n.up {
+			n.rep.ForgetLeader()
+			n.rep.Campaign()
+			n.pump()
+		}
+	})
+}
+
+func (s *sim) every(mean time.Duration, fn func()) {
+	if mean == 0 {
+		return
+	}
+	s.after(s.around(mean), func() {
+		if s.faulty {
+			fn()
+			s.every(mean, fn)
+		}
+	})
+}
+
+// crash ends a process, with or without the power, and starts it again some time later.
+func (s *sim) crash(n *node, outage time.Duration) {
+	if !n.up {
+		return
+	}
+	s.counts.Crashes++
+	if s.chance(s.PowerCuts) {
+		n.powerCut()
+	} else {
+		n.kill()
+	}
+	s.note("crash", n.id)
+	s.after(s.around(outage), func() {
+		if !n.up {
+			n.restart()
+		}
+	})
+}
+
+// voted may crash a member right after it gave its vote, so that it is asked again in the same term.
+func (s *sim) voted(n *node, m *raftpb.Message) {
+	if s.faulty && m.GetType() == raftpb.MsgVoteResp && !m.GetReject() && s.chance(s.VoteCrashes) {
+		s.counts.VoteCrashes++
+		s.afterOn(n, 1, func() { s.crash(n, s.Delay) })
+	}
+}
+
+// killLeader crashes a leader at a time when it has writes under way.
+func (s *sim) killLeader(tries int) {
+	n := s.leader()
+	switch {
+	case n != nil && n.rep.Status().Pending > 0:
+		s.counts.LeaderKills++
+		s.crash(n, s.Outage)
+	case tries > 0:
+		s.after(time.Millisecond, func() {
+			if s.faulty {
+				s.killLeader(tries - 1)
+			}
+		})
+	}
+}
+
+// pause stops a process without its knowledge. Its messages and timers wait.
+func (s *sim) pause() {
+	n := s.pick()
+	if s.chance(0.5) && s.leader() != nil {
+		n = s.leader()
+	}
+	if n.up {
+		s.counts.Pauses++
+		n.pausedUntil = min(s.now+s.around(3*s.Outage/2), s.Active)
+	}
+}
+
+// stall pauses a leader's host: its connections break, and clients find it again before the other members do. For that
+// while it believes that it leads.
+func (s *sim) stall() {
+	n := s.leader()
+	if n == nil {
+		return
+	}
+	s.counts.Stalls++
+	n.pausedUntil = min(s.now+s.Outage+s.around(4*s.Outage), s.Active)
+	for _, other := range s.nodes {
+		s.net.cut(n.id, other.id)
+		s.net.cut(other.id, n.id)
+	}
+	s.after(n.pausedUntil-s.now+s.around(s.Outage), func() {
+		for _, other := range s.nodes {
+			s.net.join(n.id, other.id)
+			s.net.join(other.id, n.id)
+		}
+	})
+}
+
+func (s *sim) slowDisk() {
+	n := s.pick()
+	s.counts.SlowDisks++
+	n.slow = time.Duration(10 + s.rng.IntN(200))
+	s.after(s.around(2*s.Outage), func() { n.slow = 1 })
+}
+
+// partition cuts links: around one member, between two halves, one way only, or so that who hears whom is not
+// transitive.
+func (s *sim) partition() {
+	s.counts.Partitions++
+	var links [][2]uint64
+	one := s.pick()
+	if l := s.leader(); l != nil && s.chance(0.4) {
+		one = l
+	}
+	kind := s.rng.IntN(5)
+	side := s.rng.Uint64()
+	for _, a := range s.nodes {
+		for _, b := range s.nodes {
+			if a == b {
+				continue
+			}
+			cut := false
+			switch kind {
+			case 0: // one alone
+				cut = a == one || b == one
+			case 1: // it hears nobody
+				cut = b == one
+			case 2: // nobody hears it
+				cut = a == one
+			case 3: // two sides
+				cut = side>>a.id&1 != side>>b.id&1
+			case 4: // a ring: each hears only its neighbours
+				d := int(a.id) - int(b.id)
+				cut = d != 1 && d != -1
+			}
+			if cut {
+				links = append(links, [2]uint64{a.id, b.id})
+			}
+		}
+	}
+	for _, l := range links {
+		s.net.cut(l[0], l[1])
+	}
+	s.after(s.around(2*s.Outage), func() {
+		for _, l := range links {
+			s.net.join(l[0], l[1])
+		}
+	})
+}
