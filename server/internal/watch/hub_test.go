@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -33,63 +32,72 @@ func consume(ctx context.Context, s *Stream, sink Sink, ended func() bool) error
 	}
 }
 
+// watching is a stream on a goroutine of its own, with what came of it.
+type watching struct {
+	stream *Stream
+	sink   record
+	from   map[int64]int64 // first revision by watcher
+	ranges map[int64]Range
+}
+
+var watchedRanges = []Range{
+	{Start: "k/1"}, {Start: "k/", End: "k0"}, {Start: "k/3", End: fromKey}, {Start: "k/2", End: "k/7"},
+}
+
+// create adds a watcher that starts in the present, the past or the future, and steps once.
+func (w *watching) create(n int) error {
+	start := int64(0)
+	switch n % 3 {
+	case 1:
+		start = max(1, w.stream.hub.Revision()-int64(50*n))
+	case 2:
+		start = w.stream.hub.Revision() + int64(10*n)
+	}
+	rng := watchedRanges[n%len(watchedRanges)]
+	id, revision, err := w.stream.Create(Request{Range: rng, Start: start, PrevKV: n%2 == 0})
+	if err != nil {
+		return err
+	}
+	if start == 0 {
+		start = revision + 1
+	}
+	w.from[id], w.ranges[id] = start, rng
+	_, err = w.stream.Step(&w.sink)
+	return err
+}
+
+// run creates watchers and steps until the key "end" was written.
+func (w *watching) run(ctx context.Context, first int, started chan<- struct{}) error {
+	defer w.stream.Close()
+	for n := range 12 {
+		if err := w.create(first + n); err != nil {
+			return err
+		}
+		if n == 0 {
+			started <- struct{}{}
+		}
+	}
+	const last = 100
+	if _, _, err := w.stream.Create(Request{ID: last, Range: Range{Start: "end"}, Start: 1}); err != nil {
+		return err
+	}
+	return consume(ctx, w.stream, &w.sink, func() bool {
+		return slices.ContainsFunc(w.sink.responses, func(r response) bool { return r.id == last })
+	})
+}
+
 // Streams on goroutines of their own, with a dispatcher and an applier that never wait for them: each watcher is sent
 // what a replay says. Watchers are created while events flow, from the past, the present and the future.
 func TestConcurrentStreams(t *testing.T) {
 	w := newWorld(1<<20, nil)
 	defer w.hub.Close()
 	const writes, streams = 1500, 8
-	ranges := []Range{{Start: "k/1"}, {Start: "k/", End: "k0"}, {Start: "k/3", End: fromKey}, {Start: "k/2", End: "k/7"}}
-	sinks := make([]record, streams)
-	requests := make([]map[int64]int64, streams) // first revision by watcher
-	var group sync.WaitGroup
+	all := make([]*watching, streams)
+	failed := make(chan error, streams)
 	started := make(chan struct{}, streams)
-	for i := range streams {
-		requests[i] = map[int64]int64{}
-		group.Go(func() {
-			s := w.hub.NewStream()
-			defer s.Close()
-			for n := range 12 {
-				start := int64(0)
-				switch n % 3 {
-				case 1:
-					start = max(1, w.hub.Revision()-int64(50*n))
-				case 2:
-					start = w.hub.Revision() + int64(10*n)
-				}
-				rng := ranges[(i+n)%len(ranges)]
-				id, revision, err := s.Create(Request{Range: rng, Start: start, PrevKV: n%2 == 0})
-				if err != nil {
-					panic(err)
-				}
-				if start == 0 {
-					start = revision + 1
-				}
-				requests[i][id] = start
-				if _, err := s.Step(&sinks[i]); err != nil {
-					panic(err)
-				}
-				if n == 0 {
-					started <- struct{}{}
-				}
-			}
-			_, _, err := s.Create(Request{ID: 100, Range: Range{Start: "end"}, Start: 1})
-			if err != nil {
-				panic(err)
-			}
-			seen := 0
-			err = consume(t.Context(), s, &sinks[i], func() bool {
-				for ; seen < len(sinks[i].responses); seen++ {
-					if sinks[i].responses[seen].id == 100 {
-						return true
-					}
-				}
-				return false
-			})
-			if err != nil {
-				panic(err)
-			}
-		})
+	for i := range all {
+		all[i] = &watching{stream: w.hub.NewStream(), from: map[int64]int64{}, ranges: map[int64]Range{}}
+		go func() { failed <- all[i].run(t.Context(), i, started) }()
 	}
 	for range streams {
 		<-started
@@ -104,31 +112,33 @@ func TestConcurrentStreams(t *testing.T) {
 		}
 	}
 	w.apply(txn(put("end", ""), put("k/4", "the last")))
-	group.Wait()
-	checkReplay(t, w, sinks, requests, func(i int, id int64) Range { return ranges[(i+int(id))%len(ranges)] })
+	for range streams {
+		require.NoError(t, <-failed)
+	}
+	for _, stream := range all {
+		stream.check(t, w)
+	}
 }
 
-// checkReplay compares what each watcher was sent with the account.
-func checkReplay(t *testing.T, w *world, sinks []record, requests []map[int64]int64, rangeOf func(i int, id int64) Range) {
-	for i := range sinks {
-		got := map[int64][]string{}
-		for _, r := range sinks[i].responses {
-			for _, e := range r.events {
-				got[r.id] = append(got[r.id], fmt.Sprintf("%d %s %v", e.Kv.ModRevision, e.Kv.Key, e.Type))
-			}
+// check compares what each watcher was sent with the account.
+func (w *watching) check(t *testing.T, in *world) {
+	got := map[int64][]string{}
+	for _, r := range w.sink.responses {
+		for _, e := range r.events {
+			got[r.id] = append(got[r.id], fmt.Sprintf("%d %s %v", e.Kv.ModRevision, e.Kv.Key, e.Type))
 		}
-		for id, start := range requests[i] {
-			m := &model{world: w}
-			var want []string
-			for _, c := range m.wanted(&shadow{request: Request{Range: rangeOf(i, id)}, from: start}, w.revision()) {
-				typ := "PUT"
-				if c.del {
-					typ = "DELETE"
-				}
-				want = append(want, fmt.Sprintf("%d %s %s", c.rev, c.kv.Key, typ))
+	}
+	for id, start := range w.from {
+		m := &model{world: in}
+		var want []string
+		for _, c := range m.wanted(&shadow{request: Request{Range: w.ranges[id]}, from: start}, in.revision()) {
+			typ := "PUT"
+			if c.del {
+				typ = "DELETE"
 			}
-			require.True(t, slices.Equal(want, got[id]), "stream %d watcher %d from %d: %d events, want %d", i, id, start, len(got[id]), len(want))
+			want = append(want, fmt.Sprintf("%d %s %s", c.rev, c.kv.Key, typ))
 		}
+		require.True(t, slices.Equal(want, got[id]), "watcher %d from %d: %d events, want %d", id, start, len(got[id]), len(want))
 	}
 }
 
@@ -463,6 +473,35 @@ func TestCompactedWhileReading(t *testing.T) {
 	var sink record
 	require.NoError(t, settle(s, &sink))
 	require.Equal(t, []response{{compact: 5}}, sink.responses)
+}
+
+// The archive is asked for no more than memory lacks, since it may lack what memory has.
+func TestArchiveEndsWhereMemoryBegins(t *testing.T) {
+	limits := smallLimits()
+	limits.turnRevisions = 1000
+	w := newWorld(1000, limits)
+	for range 256 {
+		w.apply(put("a", "value"))
+	}
+	w.checkpoint(0)
+	for range 256 {
+		w.apply(put("a", "value"))
+	}
+	require.Equal(t, int64(258), w.machine.History().First())
+	s := w.hub.NewStream()
+	defer s.Close()
+	_, _, err := s.Create(Request{Range: Range{Start: "a"}, Start: 2})
+	require.NoError(t, err)
+	var sink record
+	require.NoError(t, settle(s, &sink))
+	next := int64(2)
+	for _, r := range sink.responses {
+		for _, e := range r.events {
+			require.Equal(t, next, e.Kv.ModRevision)
+			next++
+		}
+	}
+	require.Equal(t, w.machine.Revision()+1, next)
 }
 
 // A group does not go live for events that have been dispatched without it, though they may have come after it looked.
