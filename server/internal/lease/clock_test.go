@@ -347,6 +347,7 @@ func BenchmarkBytesPerLease(b *testing.B) {
 		var before, after runtime.MemStats
 		var c *Clock
 		for b.Loop() {
+			runtime.KeepAlive(c)
 			c = nil
 			runtime.GC()
 			runtime.ReadMemStats(&before)
