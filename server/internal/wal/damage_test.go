@@ -177,7 +177,10 @@ func (s *sample) open(t *testing.T, m *disk.Mem, name string, b []byte) outcome 
 }
 
 // damage opens the log once for every variant of every file, always on a fresh copy of the disk.
-func (s *sample) damage(t *testing.T, variants func(name string, b []byte, try func(at int64, b []byte)), judge func(name string, at int64, o outcome)) {
+func (s *sample) damage(t *testing.T,
+	variants func(name string, b []byte, try func(at int64, b []byte)),
+	judge func(name string, at int64, o outcome),
+) {
 	for _, name := range s.names {
 		m := s.disk.Clone(1)
 		variants(name, s.files[name], func(at int64, b []byte) {
