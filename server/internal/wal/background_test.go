@@ -126,6 +126,41 @@ func TestCloseStopsTheBackgroundWork(t *testing.T) {
 	})
 }
 
+// TestCloseWhileAppendWaits for the spare that Close stops the making of: the batch gets a segment all the same, or comes
+// too late, and the log is closed as it is.
+func TestCloseWhileAppendWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := disk.NewMem(1)
+		c := config(m, 1<<20)
+		c.Inline = false
+		l := mustCreate(t, c, wal.Base{})
+		gate := make(chan struct{})
+		onSpare(m, func() error { <-gate; return nil })
+		appendRun(t, l, 1, 1, 1, 900<<10)
+		synctest.Wait()
+		appended, closed := make(chan error, 1), make(chan error, 1)
+		go func() {
+			appended <- l.Append(wal.Batch{Entries: []*raftpb.Entry{entry(2, 1, make([]byte, 200<<10))}}, true)
+		}()
+		synctest.Wait()
+		go func() { closed <- l.Close() }()
+		synctest.Wait()
+		require.Empty(t, appended)
+		require.Empty(t, closed)
+		close(gate)
+		require.NoError(t, <-closed)
+		entries := 2
+		if err := <-appended; err != nil { // Close got the lock first
+			require.ErrorIs(t, err, wal.ErrClosed)
+			entries = 1
+		}
+		c.Inline = true
+		l, rec := mustOpen(t, c)
+		require.Len(t, rec.Entries, entries)
+		require.NoError(t, l.Close())
+	})
+}
+
 // TestOperatingSystem does a little of everything on real files.
 func TestOperatingSystem(t *testing.T) {
 	c := wal.Config{Dir: path.Join(t.TempDir(), "a", "wal"), Identity: me, SegmentBytes: 64 << 10}
