@@ -209,7 +209,7 @@ func TestNobodyThere(t *testing.T) {
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 			require.NotErrorIs(t, err, ErrUncertain)
 			require.ErrorContains(t, err,
-				"no member is available: context deadline exceeded (a: connection to a refused; b: connection to b refused)")
+				"unavailable: context deadline exceeded (a: connection to a refused; b: connection to b refused)")
 
 			stop := errors.New("stop")
 			ctx, cancel := context.WithCancelCause(ctx)

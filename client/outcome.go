@@ -158,8 +158,3 @@ func (e *Error) endedBy(ctx context.Context) {
 		e.Message = ""
 	}
 }
-
-// isCtxError says that err is about a context that ended.
-func isCtxError(err error) bool {
-	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
-}

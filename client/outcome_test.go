@@ -95,9 +95,11 @@ func TestJudge(t *testing.T) {
 
 func TestErrorTellsEverything(t *testing.T) {
 	e := judge(methodPut, "10.0.0.1:2379", true, status.Error(codes.Unavailable, "connection reset"))
-	require.EqualError(t, e, "put at 10.0.0.1:2379: outcome is uncertain: no member is available: Unavailable: connection reset")
+	require.EqualError(t, e, "put at 10.0.0.1:2379: outcome is uncertain: unavailable: connection reset")
+	e = judge(methodPut, "m", true, status.Error(codes.Internal, "odd"))
+	require.EqualError(t, e, "put at m: outcome is uncertain: Internal: odd")
 	e = judge(methodPut, "", false, rpctypes.ErrGRPCLeaseNotFound)
-	require.EqualError(t, e, "put: lease does not exist: NotFound: etcdserver: requested lease not found")
+	require.EqualError(t, e, "put: lease does not exist: etcdserver: requested lease not found")
 }
 
 func TestBackoffDelay(t *testing.T) {

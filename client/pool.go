@@ -69,10 +69,10 @@ func (p *pool) supervise(ctx context.Context, ep *endpoint) {
 			if !up {
 				up = true
 				log.Debug("connected")
+				ep.failure.Store(nil)
+				ep.heard(p.core.clock.now())
 			}
-			ep.failure.Store(nil)
-			ep.heard(p.core.clock.now())
-			p.announce()
+			p.announce() // also when a loss in between was too short to be seen here
 		case connectivity.TransientFailure:
 			ep.explain(ctx)
 		}
@@ -103,6 +103,9 @@ func (p *pool) changes() <-chan struct{} {
 
 // pick returns the endpoint in use, or switches to another that is ready, or waits for one.
 func (p *pool) pick(ctx context.Context) (*endpoint, error) {
+	if ep := p.ready(); ep != nil {
+		return ep, nil
+	}
 	for {
 		changed := p.changes() // before looking, so that nothing is missed in between
 		if ep := p.ready(); ep != nil {

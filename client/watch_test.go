@@ -279,6 +279,22 @@ func TestWatchLeavesMemberWithoutLeader(t *testing.T) {
 	})
 }
 
+// TestWatchLeavesMemberThatHangs, although nothing else is asked of it that could be missed.
+func TestWatchLeavesMemberThatHangs(t *testing.T) {
+	inBubble(t, 2, nil, func(ctx context.Context, fake *fakeCluster, c *Client) {
+		seen, stop := follow(ctx, c, "a")
+		seen()
+		pass(time.Minute)
+		m := fake.using(c)
+		m.set(func(m *fakeMember) { m.hang = make(chan struct{}) })
+		fake.put("a", "1")
+		pass(streamSilence + 2*probeInterval + probeTimeout)
+		require.Equal(t, "1", values(seen()))
+		require.NotSame(t, m, fake.using(c))
+		require.Error(t, stop())
+	})
+}
+
 // TestWatchEnds: the last word is an error, a break says nothing, and neither leaves anything behind.
 func TestWatchEnds(t *testing.T) {
 	inBubble(t, 1, nil, func(ctx context.Context, fake *fakeCluster, c *Client) {
