@@ -195,7 +195,7 @@ func (l *loop) work() {
 		if w.Append != nil {
 			l.out.appender.inbox.put(w.Append)
 		}
-		if w.Apply != nil {
+		if w.Apply != nil && !l.out.applier.tryNow(w.Apply) {
 			l.out.applier.inbox.put(applyWork{apply: w.Apply})
 		}
 		for _, reads := range w.Reads {

@@ -41,6 +41,13 @@ func (m *mailbox[T]) leave(item T) {
 	m.mu.Unlock()
 }
 
+// empty reports whether nothing waits.
+func (m *mailbox[T]) empty() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.items) == 0
+}
+
 // take returns what waits and keeps buf for the next values, so that two
 // slices serve for ever. The result is valid until it is passed as buf.
 func (m *mailbox[T]) take(buf []T) []T {
