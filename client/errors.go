@@ -58,7 +58,7 @@ var (
 	ErrNoLeader = errors.New("member has no leader")
 	// ErrNoSpace: the store is full; only reads and deletes are accepted.
 	ErrNoSpace = errors.New("store is full")
-	// ErrOverloaded: the server has too many requests waiting.
+	// ErrOverloaded: every member that could be asked had too many requests waiting until the time was up.
 	ErrOverloaded = errors.New("server is overloaded")
 	// ErrPermissionDenied: the user may not do that.
 	ErrPermissionDenied = errors.New("permission denied")

@@ -41,7 +41,6 @@ var answers = []answer{
 	{"etcdserver: requested lease not found", refused, ErrLeaseNotFound},
 	{"etcdserver: lease already exists", refused, ErrLeaseExists},
 	{"etcdserver: too large lease TTL", refused, ErrLeaseTTLTooLarge},
-	{"etcdserver: too many requests", refused, ErrOverloaded},
 	{"etcdserver: permission denied", refused, ErrPermissionDenied},
 	{"etcdserver: invalid auth token", refused, ErrUnauthenticated},
 	{"etcdserver: revision of auth store is old", refused, ErrUnauthenticated},
@@ -52,6 +51,7 @@ var answers = []answer{
 	{"etcdserver: rpc not supported for learner", misdirected, ErrNotSupported},
 	{"etcdserver: not capable", misdirected, ErrNotSupported},
 	{"raft proposal dropped", misdirected, ErrNoLeader},
+	{"etcdserver: too many requests", misdirected, ErrOverloaded}, // for this member, which may be behind the others
 	// The rest may come at any time: what it says about a change is nothing.
 	{"etcdserver: leader changed", unknown, ErrNoLeader},
 	{"etcdserver: server stopped", unknown, ErrUnavailable},

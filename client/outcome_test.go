@@ -34,8 +34,6 @@ var judgeCases = []struct {
 	{rpctypes.ErrGRPCLeaseExist, ErrLeaseExists, false, false, false},
 	{rpctypes.ErrGRPCLeaseTTLTooLarge, ErrLeaseTTLTooLarge, false, false, false},
 	{rpctypes.ErrGRPCRequestTooLarge, ErrTooLarge, false, false, false},
-	{rpctypes.ErrGRPCRequestTooManyRequests, ErrOverloaded, false, false, false},
-	{status.Error(codes.Unknown, rpctypes.ErrTooManyRequests.Error()), ErrOverloaded, false, false, false}, // etcd 3.7 gives it this code
 	{rpctypes.ErrGRPCPermissionDenied, ErrPermissionDenied, false, false, false},
 	{rpctypes.ErrGRPCInvalidAuthToken, ErrUnauthenticated, false, false, false},
 	{rpctypes.ErrGRPCAuthOldRevision, ErrUnauthenticated, false, false, false},
@@ -49,6 +47,9 @@ var judgeCases = []struct {
 	{rpctypes.ErrGRPCNoLeader, ErrNoLeader, false, true, true},
 	{rpctypes.ErrGRPCNotLeader, ErrNoLeader, false, true, true},
 	{rpctypes.ErrGRPCNotSupportedForLearner, ErrNotSupported, false, true, true},
+	{rpctypes.ErrGRPCRequestTooManyRequests, ErrOverloaded, false, true, true},
+	// etcd 3.7 gives it this code.
+	{status.Error(codes.Unknown, rpctypes.ErrTooManyRequests.Error()), ErrOverloaded, false, true, true},
 	{rpctypes.ErrGRPCNotCapable, ErrNotSupported, false, true, true},
 	{status.Error(codes.Unknown, "raft proposal dropped"), ErrNoLeader, false, true, true},
 	// Unknown: the write may be executed; a read is repeated.
