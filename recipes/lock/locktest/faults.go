@@ -202,6 +202,33 @@ func testReleaseDropped(t *testing.T, h *harness) {
 	h.release(held)
 }
 
+// A release arrives once more, late, when the session has the lock again: it
+// names the key by its create revision, and deletes nothing.
+func testReleaseLate(t *testing.T, h *harness) {
+	var late *call
+	var w wire
+	w.before = func(_ context.Context, c *call) fate {
+		if late != nil || !c.isDelete() {
+			return arrives
+		}
+		late = c
+		return requestLost
+	}
+	c := h.client(w.config())
+	l := lock.New(c, "job")
+	old := h.acquire(l)
+	h.release(old)
+	held := h.acquire(l)
+	require.Equal(t, old.Key(), held.Key())
+	resp, err := late.deliver()
+	require.NoError(t, err)
+	require.False(t, resp.(*pb.TxnResponse).Succeeded)
+	require.True(t, held.Valid())
+	kvs := h.awaitKeys("job/", 1)
+	require.Equal(t, held.Token(), fence.Token(kvs[0].CreateRevision))
+	h.release(held)
+}
+
 // Every answer in turn is lost, and every request: the lock is got and given
 // back all the same, and nothing stays behind.
 func testEveryAnswerDropped(t *testing.T, h *harness) {

@@ -16,7 +16,7 @@ import (
 )
 
 // caseTimeout bounds one case, so that what would wait for ever fails.
-const caseTimeout = 60 * time.Second
+const caseTimeout = 30 * time.Second
 
 // Run runs all cases against the cluster at endpoints. Each case uses keys of
 // its own, named after it, and leaves other keys alone; history is compacted on
@@ -51,9 +51,11 @@ func Run(t *testing.T, endpoints []string) {
 		{"Answers/CreateDropped", testCreateDropped},
 		{"Answers/CreateLate", testCreateLate},
 		{"Answers/ReleaseDropped", testReleaseDropped},
+		{"Answers/ReleaseLate", testReleaseLate},
 		{"Answers/EveryOneDropped", testEveryAnswerDropped},
 		{"Network/Cut", testNetworkCut},
 		{"History/Compacted", testCompacted},
+		{"History/CompactedUnseen", testCompactedUnseen},
 		{"Names/Nested", testNested},
 		{"Names/ManyNested", testManyNested},
 		{"Names/Invalid", testInvalidNames},

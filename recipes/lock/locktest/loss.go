@@ -156,3 +156,55 @@ func testCompacted(t *testing.T, h *harness) {
 	require.NoError(t, err)
 	require.Equal(t, lock.ErrDeleted, lostReason(t, h.ended(held)))
 }
+
+// What a holder and a waiter wait for happens while they can not see it, and is
+// compacted before they can: they look again, and find it.
+func testCompactedUnseen(t *testing.T, h *harness) {
+	l := newLink()
+	created := make(chan struct{}, 1)
+	w := wire{after: func(c *call, err error) {
+		if c.isCreate() && err == nil {
+			created <- struct{}{}
+		}
+	}}
+	cfg := w.config()
+	cfg.Dialer = l.dial
+	c := h.client(cfg)
+	// queue waits for the answer as well: without it, the create would be
+	// repeated, and the key that is there then would be another one.
+	queue := func() (*attempt, []client.KV) {
+		t.Helper()
+		a := h.start(h.ctx, lock.New(c, "job"))
+		<-created
+		return a, h.awaitKeys("job/", 2)
+	}
+	unseen := func(deleted string) {
+		t.Helper()
+		restore := l.down()
+		_, err := h.c.Delete(h.ctx, deleted)
+		require.NoError(t, err)
+		res, err := h.c.Put(h.ctx, "other", nil)
+		require.NoError(t, err)
+		require.NoError(t, h.c.Compact(h.ctx, res.Revision))
+		restore()
+	}
+	first := h.acquire(lock.New(h.c, "job"))
+	waiter, _ := queue()
+	unseen(first.Key())
+	held := waiter.success()
+
+	// Nothing was deleted, but what was seen last is compacted all the same.
+	unseen("nothing")
+	_, err := c.GetOne(h.ctx, held.Key())
+	require.NoError(t, err)
+	require.True(t, held.Valid())
+
+	unseen(held.Key())
+	require.Equal(t, lock.ErrDeleted, lostReason(t, h.ended(held)))
+
+	behind := h.acquire(lock.New(h.c, "job"))
+	waiter, kvs := queue()
+	unseen(kvs[1].Key)
+	require.Equal(t, lock.ErrDeleted, lostReason(t, waiter.failure()))
+	h.release(behind)
+}

@@ -117,16 +117,29 @@ func (w *wire) set(before func(context.Context, *call) fate) {
 	w.before = before
 }
 
-// link is a network whose connections can be cut.
+// link is a network whose connections can be cut, and kept from coming back.
 type link struct {
 	mu    sync.Mutex
 	conns map[net.Conn]struct{} // protected by mu
+	up    chan struct{}         // protected by mu; closed while connections can be made
 }
 
-func newLink() *link { return &link{conns: make(map[net.Conn]struct{})} }
+func newLink() *link {
+	l := &link{conns: make(map[net.Conn]struct{}), up: make(chan struct{})}
+	close(l.up)
+	return l
+}
 
 // dial is a client.Config.Dialer.
 func (l *link) dial(ctx context.Context, endpoint string) (net.Conn, error) {
+	l.mu.Lock()
+	up := l.up
+	l.mu.Unlock()
+	select {
+	case <-up:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	address := endpoint
 	if u, err := url.Parse(endpoint); err == nil && strings.Contains(endpoint, "://") {
 		address = u.Host
@@ -145,10 +158,24 @@ func (l *link) dial(ctx context.Context, endpoint string) (net.Conn, error) {
 func (l *link) cut() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.cutLocked()
+}
+
+func (l *link) cutLocked() int {
 	n := len(l.conns)
 	for conn := range l.conns {
 		_ = conn.Close()
 	}
 	clear(l.conns)
 	return n
+}
+
+// down cuts all connections, and lets new ones wait for restore.
+func (l *link) down() (restore func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	up := make(chan struct{})
+	l.up = up
+	l.cutLocked()
+	return func() { close(up) }
 }
