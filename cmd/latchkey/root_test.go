@@ -130,7 +130,7 @@ func TestExplain(t *testing.T) {
 	}{
 		{nil, exitOK, ""},
 		{fmt.Errorf("get: %w", client.ErrUnavailable), exitError,
-			"get: no member is available: is a member running at a:1,b:2? (latchkey server starts one, --endpoints chooses others)"},
+			"get: unavailable: is a member running at a:1,b:2? (latchkey server starts one, --endpoints chooses others)"},
 		{fmt.Errorf("put: %w", client.ErrUncertain), exitUncertain, "put: outcome is uncertain: look before you repeat it"},
 		{client.ErrNoSpace, exitError, "store is full"},
 		{usageErrorf("wrong"), exitUsage, "wrong"},

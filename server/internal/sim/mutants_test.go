@@ -29,7 +29,7 @@ var hunts = map[Mutant]hunt{
 	CheckpointAhead:  {first: 1, seeds: 20, oracles: []string{"state", "log", "watch", "read"}},
 	ExpireUnfenced:   {first: 8, seeds: 40, oracles: []string{"lease"}},
 	ShortDeadlines:   {first: 1, seeds: 20, oracles: []string{"lease"}},
-	RenewUnconfirmed: {first: 50, seeds: 60, oracles: []string{"lease"}, tune: func(o *Options) {
+	RenewUnconfirmed: {first: 100, seeds: 60, oracles: []string{"lease"}, tune: func(o *Options) {
 		o.Stalls, o.TTL, o.Lockers, o.Outage = ms(1200), 1, 12, ms(600)
 	}},
 	DropVote: {first: 1, seeds: 60, oracles: []string{"leader", "log"}, tune: func(o *Options) {
