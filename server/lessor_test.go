@@ -87,7 +87,7 @@ func grantMany(t *testing.T, ctx context.Context, m *Server, leases int, ttl int
 // after, and puts go on meanwhile. They end together because a new leader gives
 // every lease its full TTL from the moment that it leads.
 func TestManyLeasesEndTogether(t *testing.T) {
-	const leases, ttl = 100_000, 30
+	const leases, ttl = manyLeases, 30
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	members := threeMembers(t)
