@@ -27,8 +27,8 @@ const (
 // claim is one key of ours in a lock's queue, from before its creation until it
 // is known to be gone. It is what a Held stands on.
 //
-// While the key may exist, the claim has the turn of its slot, so that nobody
-// else in this process touches the key.
+// While the key is known to exist, the claim has the turn of its slot, so that
+// nobody else in this process touches the key.
 type claim struct {
 	lock    *Lock
 	session *client.Session
@@ -42,8 +42,6 @@ type claim struct {
 	stop func() bool // forgets the session
 
 	revision atomic.Int64 // the key's create revision; zero until it is known, then immutable
-	// maybe says that a create was sent whose outcome is unknown. Owned by run.
-	maybe bool
 
 	removal sync.Once     // starts remove
 	removed chan struct{} // closed when remove has ended
@@ -213,8 +211,9 @@ func (c *claim) seize(ctx context.Context) error {
 	return &HeldError{Name: c.lock.name}
 }
 
-// attempt calls request, which changes the store, until its outcome is known or
-// ctx ends. An outcome that stays unknown is noted, for remove to clean up.
+// attempt calls request, which may create the key, until its outcome is known
+// or ctx ends. A request without an answer may be executed later, or have been:
+// the slot remembers it, so that a key nobody knows of is swept away.
 func (c *claim) attempt(ctx context.Context, request func() error) error {
 	for n := 0; ; n++ {
 		if ctx.Err() != nil {
@@ -223,12 +222,8 @@ func (c *claim) attempt(ctx context.Context, request func() error) error {
 		err := request()
 		switch {
 		case err == nil:
-			// The latest attempt tells whether the key exists now. Those
-			// before it may still arrive, which the slot remembers.
-			c.maybe = false
 			return nil
 		case errors.Is(err, client.ErrUncertain):
-			c.maybe = true
 			c.turn.suspect()
 		case errors.Is(err, client.ErrLeaseNotFound):
 			c.lose(&client.SessionError{ID: c.session.ID(), Reason: client.ErrSessionRevoked}, true)

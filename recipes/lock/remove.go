@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/latchkey-go/latchkey/client"
 	"github.com/latchkey-go/latchkey/recipes/fence"
@@ -21,12 +22,8 @@ func (c *claim) remove() {
 	defer close(c.removed)
 	c.stop()
 	lost := c.lost()
-	switch {
-	case lost != nil && lost.gone:
-	case c.token() != 0:
-		c.outcome = c.deleteIf(c.isOurs())
-	case c.maybe:
-		c.outcome = c.deleteIf(client.Lease(c.key).Equal(c.session.ID()))
+	if c.token() != 0 && (lost == nil || !lost.gone) {
+		c.outcome = c.delete()
 	}
 	if lost != nil {
 		c.outcome = lost
@@ -36,20 +33,20 @@ func (c *claim) remove() {
 	}
 }
 
-// deleteIf deletes the key if the condition, which tells our key from any other,
-// holds; again and again until an answer comes. That it does not hold is how an
-// earlier attempt looks that was executed and whose answer was lost; without
-// such an attempt, somebody else has deleted the key.
-func (c *claim) deleteIf(ours client.Compare) error {
+// delete deletes the key, if it still is the one that we have created; again
+// and again until an answer comes. That it is not is how an earlier attempt looks
+// that was executed and whose answer was lost; without such an attempt, somebody
+// else has deleted the key.
+func (c *claim) delete() error {
 	ctx := c.session.Context()
-	uncertain := c.token() == 0
+	uncertain := false
 	for n := 0; ; n++ {
-		res, err := c.lock.client.Txn().If(ours).Then(client.OpDelete(c.key)).Commit(ctx)
+		res, err := c.lock.client.Txn().If(c.isOurs()).Then(client.OpDelete(c.key)).Commit(ctx)
 		switch {
 		case err == nil && (res.Succeeded || uncertain):
 			return nil
 		case err == nil:
-			return &LostError{Name: c.lock.name, Token: fence.Token(c.token()), Reason: ErrDeleted, gone: true}
+			return &LostError{Name: c.lock.name, Token: fence.Token(c.token()), Reason: ErrDeleted, At: time.Now(), gone: true}
 		case ctx.Err() != nil:
 			return fmt.Errorf("release lock %q: the session ended before an answer came: %w", c.lock.name, context.Cause(ctx))
 		case errors.Is(err, client.ErrUncertain):
@@ -59,11 +56,12 @@ func (c *claim) deleteIf(ours client.Compare) error {
 	}
 }
 
-// sweep removes a key that a create makes which arrives after it was given up:
-// the key would have our lease, so it would live as long as the session, and
-// nobody would know of it. It watches the key until no such create can arrive
-// any more. A goroutine that uses the slot meanwhile takes the key over, or
-// deletes it with its own; so it is only looked at in turn.
+// sweep removes a key that a create has made, or makes late, whose answer nobody
+// waited for: the key has our lease, so it would live as long as the session, and
+// all others would wait for somebody who does not know of it. It looks at once,
+// and watches the key until no such create can arrive any more. A goroutine that
+// uses the slot meanwhile takes the key over, or deletes it as its own; so the
+// sweeper only looks in turn.
 func sweep(l *Lock, s *client.Session, id slotID) {
 	ctx := s.Context()
 	key := l.prefix() + s.ID().String()

@@ -124,6 +124,39 @@ func testCreateDropped(t *testing.T, h *harness) {
 	}
 }
 
+// The create is executed, its answer is lost, and the caller gives up: the key
+// that nobody knows of is swept away.
+func testCreateAbandoned(t *testing.T, h *harness) {
+	for _, try := range []bool{false, true} {
+		ctx, cancel := context.WithCancel(h.ctx)
+		creates := 0
+		var w wire
+		w.before = func(_ context.Context, c *call) fate {
+			if !c.isCreate() {
+				return arrives
+			}
+			creates++
+			return answerDropped
+		}
+		w.after = func(c *call, _ error) {
+			if c.isCreate() {
+				cancel()
+			}
+		}
+		c := h.client(w.config())
+		enter := lock.New(c, "job").Acquire
+		if try {
+			enter = lock.New(c, "job").TryAcquire
+		}
+		_, err := enter(ctx)
+		require.ErrorIs(t, err, context.Canceled)
+		require.Equal(t, 1, creates)
+		h.awaitKeys("job/", 0)
+		h.release(h.acquire(lock.New(h.c, "job")))
+		require.NoError(t, c.Close())
+	}
+}
+
 // A create arrives long after it was given up, when the lock that its retry got
 // has been released again: the key is swept away at once, not when the session
 // ends.

@@ -208,3 +208,38 @@ func testCompactedUnseen(t *testing.T, h *harness) {
 	require.Equal(t, lock.ErrDeleted, lostReason(t, waiter.failure()))
 	h.release(behind)
 }
+
+// The key of a waiter and the one before it are gone at the same time, and the
+// waiter learns of the latter first: it must not think that its turn has come.
+func testBothGoneUnseen(t *testing.T, h *harness) {
+	l := newLink()
+	created := make(chan struct{}, 1)
+	returned := make(chan struct{})
+	w := wire{after: func(c *call, err error) {
+		if c.isCreate() && err == nil {
+			created <- struct{}{}
+		}
+		if c.isGet() {
+			<-returned // what the guard of its own key learns comes late
+		}
+	}}
+	cfg := w.config()
+	cfg.Dialer = l.dial
+	c := h.client(cfg)
+	_, err := c.Session(h.ctx)
+	require.NoError(t, err)
+	holder := h.acquire(lock.New(h.c, "job"))
+	waiter := h.start(h.ctx, lock.New(c, "job"))
+	<-created
+	restore := l.down()
+	_, err = h.c.Delete(h.ctx, "job/", client.Prefix())
+	require.NoError(t, err)
+	res, err := h.c.Put(h.ctx, "other", nil)
+	require.NoError(t, err)
+	require.NoError(t, h.c.Compact(h.ctx, res.Revision))
+	restore()
+	err = waiter.failure()
+	close(returned)
+	require.Equal(t, lock.ErrDeleted, lostReason(t, err))
+	require.ErrorIs(t, h.ended(holder), lock.ErrLost)
+}

@@ -1,6 +1,7 @@
 package locktest
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -63,6 +64,28 @@ func testManyNested(t *testing.T, h *harness) {
 	h.release(first)
 	h.release(second.success())
 	h.release(h.acquire(lock.New(h.c, "a")))
+}
+
+// TryAcquire sees that all keys are nested, and somebody takes the lock before it
+// does.
+func testNestedRace(t *testing.T, h *harness) {
+	_, err := h.c.Put(h.ctx, "a/b/f1", nil)
+	require.NoError(t, err)
+	var rival *lock.Held
+	creates := 0
+	var w wire
+	w.before = func(_ context.Context, c *call) fate {
+		if c.isCreate() {
+			if creates++; creates == 2 {
+				rival = h.acquire(lock.New(h.c, "a"))
+			}
+		}
+		return arrives
+	}
+	_, err = lock.New(h.client(w.config()), "a").TryAcquire(h.ctx)
+	require.ErrorIs(t, err, lock.ErrHeld)
+	require.Equal(t, 2, creates)
+	h.release(rival)
 }
 
 func testInvalidNames(t *testing.T, h *harness) {

@@ -33,6 +33,12 @@ func (c *call) isDelete() bool {
 	return c.has(func(op *pb.RequestOp) bool { return op.GetRequestDeleteRange() != nil })
 }
 
+// isGet says that the call reads one key.
+func (c *call) isGet() bool {
+	r, ok := c.req.(*pb.RangeRequest)
+	return ok && len(r.RangeEnd) == 0
+}
+
 func (c *call) has(what func(*pb.RequestOp) bool) bool {
 	txn, ok := c.req.(*pb.TxnRequest)
 	if !ok || len(txn.Compare) == 0 {
