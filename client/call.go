@@ -141,8 +141,7 @@ func (co *core) callRepeatable(ctx context.Context, m method, req, resp proto.Me
 			return err
 		}
 		if !e.Uncertain {
-			// This attempt was not executed, but that says nothing about the ones before.
-			e.Uncertain = uncertain && isCtxError(err)
+			e.Uncertain = uncertain // this attempt was not executed, but that says nothing about the ones before
 			return err
 		}
 		uncertain = true

@@ -170,8 +170,9 @@ func (c *Client) Close() error {
 	}
 	cancel()
 	co.cancel(ErrClosed)
-	co.pool.close()
+	co.pool.close() // ends what is in flight
 	co.wg.Wait()
+	co.pool.close() // a connection that was made anew meanwhile
 	return nil
 }
 

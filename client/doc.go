@@ -27,9 +27,10 @@
 //
 //	the request was never given to a connection            not executed; tried elsewhere
 //	"no leader", "not leader", "raft proposal dropped",
-//	  "rpc not supported for learner", "not capable"       not executed; tried elsewhere
+//	  "rpc not supported for learner", "not capable",
+//	  "too many requests"                                  not executed; tried elsewhere
 //	another text that names its reason (key not found,
-//	  lease not found, compacted, too many requests, ...)  not executed; returned as the error for it
+//	  lease not found, compacted, no space, ...)           not executed; returned as the error for it
 //	"request timed out ...", "leader changed",
 //	  "server stopped"                                     uncertain
 //	the answer is too large to be received                 uncertain

@@ -6,17 +6,20 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 )
 
 const (
@@ -38,6 +41,9 @@ const (
 	probeTimeout   = time.Second
 	// responseBytesMax bounds one answer of a server.
 	responseBytesMax = 1 << 30
+	// Fixed windows of flow control spare gRPC the pings with which it would measure what they should be.
+	streamWindowBytes     = 1 << 20
+	connectionWindowBytes = 4 << 20
 )
 
 // endpoint is one address of the cluster and its connection, which is kept up all the time: switching to another member
@@ -47,10 +53,10 @@ type endpoint struct {
 	dial func() (*grpc.ClientConn, error)
 
 	conn     atomic.Pointer[grpc.ClientConn]
-	requests atomic.Int64          // in flight
-	streams  atomic.Int64          // open
-	heardAt  atomic.Int64          // monotonic nanoseconds of the client's clock
-	failure  atomic.Pointer[error] // why there is no connection; nil when there is
+	requests atomic.Int64           // in flight
+	streams  atomic.Int64           // open
+	heardAt  atomic.Int64           // monotonic nanoseconds of the client's clock
+	failure  atomic.Pointer[string] // why there is no connection; nil when there is
 }
 
 // newEndpoint parses the address and prepares the connection.
@@ -78,6 +84,8 @@ func newEndpoint(cfg Config, name string) (*endpoint, error) {
 			MinConnectTimeout: cfg.DialTimeout,
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingInterval, Timeout: unackedTimeout}),
+		grpc.WithInitialWindowSize(streamWindowBytes),
+		grpc.WithInitialConnWindowSize(connectionWindowBytes),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(responseBytesMax)),
 		// No policy from outside may repeat a request: only the client knows which ones may be.
 		grpc.WithDisableRetry(),
@@ -147,8 +155,20 @@ func (ep *endpoint) explain(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	if err := ep.checkHealth(ctx); err != nil {
-		ep.failure.Store(&err)
+		why := plainFailure(status.Convert(err).Message())
+		ep.failure.Store(&why)
 	}
+}
+
+// plainFailure takes what gRPC wraps around the reason off it.
+func plainFailure(message string) string {
+	if quoted, ok := strings.CutPrefix(message, "connection error: desc = "); ok {
+		if plain, err := strconv.Unquote(quoted); err == nil {
+			message = plain
+		}
+	}
+	message = strings.TrimPrefix(message, "transport: ")
+	return strings.TrimPrefix(message, "Error while dialing: ")
 }
 
 // hangs asks whether the member still answers, if there is reason to doubt it.
@@ -161,11 +181,15 @@ func (ep *endpoint) hangs(ctx context.Context, now instant) bool {
 	}
 	probe, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	// Any answer is a sign of life, also an error.
-	if err := ep.checkHealth(probe); probe.Err() == nil || err == nil {
-		ep.heard(now)
+	err := ep.checkHealth(probe)
+	if ctx.Err() != nil {
+		return false
 	}
-	return probe.Err() != nil && ctx.Err() == nil
+	if probe.Err() != nil || status.Code(err) == codes.DeadlineExceeded {
+		return true
+	}
+	ep.heard(now) // any answer is a sign of life, also an error
+	return false
 }
 
 func (ep *endpoint) checkHealth(ctx context.Context) error {

@@ -38,3 +38,13 @@ func TestParseEndpoint(t *testing.T) {
 		require.Equal(t, c.protocol, creds.Info().SecurityProtocol, c.name)
 	}
 }
+
+func TestPlainFailure(t *testing.T) {
+	for message, want := range map[string]string{
+		`connection error: desc = "transport: Error while dialing: dial tcp 127.0.0.1:1: connect: connection refused"`: "dial tcp 127.0.0.1:1: connect: connection refused",
+		`connection error: desc = "error reading server preface: EOF"`:                                                 "error reading server preface: EOF",
+		"something else": "something else",
+	} {
+		require.Equal(t, want, plainFailure(message))
+	}
+}

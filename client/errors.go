@@ -14,9 +14,9 @@ var (
 	// ErrUncertain: the request may have been executed, now or later, or not at all. Only calls that change something
 	// return it.
 	ErrUncertain = errors.New("outcome is uncertain")
-	// ErrUnavailable: no member answered in time. With a call that changes something, and without ErrUncertain, it was
-	// not executed.
-	ErrUnavailable = errors.New("no member is available")
+	// ErrUnavailable: no member could be reached in time, or the one that was asked was lost. A change that was asked for
+	// was not executed, unless the error is ErrUncertain as well.
+	ErrUnavailable = errors.New("unavailable")
 	// ErrClosed: the client was closed.
 	ErrClosed = errors.New("client is closed")
 
@@ -58,7 +58,7 @@ var (
 	ErrNoLeader = errors.New("member has no leader")
 	// ErrNoSpace: the store is full; only reads and deletes are accepted.
 	ErrNoSpace = errors.New("store is full")
-	// ErrOverloaded: the server has too many requests waiting.
+	// ErrOverloaded: every member that could be asked had too many requests waiting until the time was up.
 	ErrOverloaded = errors.New("server is overloaded")
 	// ErrPermissionDenied: the user may not do that.
 	ErrPermissionDenied = errors.New("permission denied")
@@ -114,8 +114,12 @@ func (e *Error) Error() string {
 	for _, err := range e.causes {
 		b.WriteString(": " + err.Error())
 	}
-	if e.Message != "" {
+	switch {
+	case e.Message == "":
+	case e.Kind == nil:
 		fmt.Fprintf(&b, ": %v: %s", e.Code, e.Message)
+	default: // which says what the code does
+		b.WriteString(": " + e.Message)
 	}
 	return b.String()
 }

@@ -101,22 +101,19 @@ func (m *fakeMember) called(method string) int {
 	return m.calls[method]
 }
 
-// wait blocks while the member hangs.
-func (m *fakeMember) wait(ctx context.Context) {
+// wait blocks while the member hangs: not even the end of a request is noticed.
+func (m *fakeMember) wait() {
 	m.mu.Lock()
 	hang := m.hang
 	m.mu.Unlock()
 	if hang != nil {
-		select {
-		case <-hang:
-		case <-ctx.Done():
-		}
+		<-hang
 	}
 }
 
 // enter counts a call and refuses it when the member has no leader.
 func (m *fakeMember) enter(ctx context.Context, full string) (before, after error) {
-	m.wait(ctx)
+	m.wait()
 	method := full[strings.LastIndex(full, "/")+1:]
 	m.mu.Lock()
 	m.calls[method]++
@@ -254,7 +251,7 @@ func (m *fakeMember) LeaseKeepAlive(stream pb.Lease_LeaseKeepAliveServer) error 
 		if after != nil {
 			return after
 		}
-		m.wait(stream.Context())
+		m.wait()
 		if err := stream.Send(resp); err != nil {
 			return err
 		}
@@ -291,7 +288,7 @@ func (m *fakeMember) Watch(stream pb.Watch_WatchServer) error {
 		changed := m.store.changed
 		m.store.mu.Unlock()
 		for _, resp := range out {
-			m.wait(stream.Context())
+			m.wait()
 			if err := stream.Send(resp); err != nil {
 				return err
 			}
@@ -302,7 +299,7 @@ func (m *fakeMember) Watch(stream pb.Watch_WatchServer) error {
 			if !ok {
 				return nil
 			}
-			m.wait(stream.Context())
+			m.wait()
 			if resp := m.handle(r, watches); resp != nil {
 				if err := stream.Send(resp); err != nil {
 					return err

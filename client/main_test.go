@@ -36,3 +36,6 @@ func took(f func()) time.Duration {
 	f()
 	return time.Since(start)
 }
+
+// pass lets time pass on the bubble's clock.
+func pass(d time.Duration) { <-time.After(d) }

@@ -41,7 +41,6 @@ var answers = []answer{
 	{"etcdserver: requested lease not found", refused, ErrLeaseNotFound},
 	{"etcdserver: lease already exists", refused, ErrLeaseExists},
 	{"etcdserver: too large lease TTL", refused, ErrLeaseTTLTooLarge},
-	{"etcdserver: too many requests", refused, ErrOverloaded},
 	{"etcdserver: permission denied", refused, ErrPermissionDenied},
 	{"etcdserver: invalid auth token", refused, ErrUnauthenticated},
 	{"etcdserver: revision of auth store is old", refused, ErrUnauthenticated},
@@ -52,6 +51,7 @@ var answers = []answer{
 	{"etcdserver: rpc not supported for learner", misdirected, ErrNotSupported},
 	{"etcdserver: not capable", misdirected, ErrNotSupported},
 	{"raft proposal dropped", misdirected, ErrNoLeader},
+	{"etcdserver: too many requests", misdirected, ErrOverloaded}, // for this member, which may be behind the others
 	// The rest may come at any time: what it says about a change is nothing.
 	{"etcdserver: leader changed", unknown, ErrNoLeader},
 	{"etcdserver: server stopped", unknown, ErrUnavailable},
@@ -66,8 +66,9 @@ func judge(m method, endpoint string, sent bool, err error) *Error {
 	st := status.Convert(err)
 	e := &Error{Op: m.name, Endpoint: endpoint, Code: st.Code(), Message: st.Message()}
 	if e.Code == codes.DeadlineExceeded {
-		// A server's clock may run out a moment before ours does.
+		// The server's clock, which gRPC sets to ours, may run out a moment before ours does.
 		e.join(context.DeadlineExceeded)
+		e.Message = ""
 	}
 	what, kind := fateOf(e.Code, e.Message)
 	e.Kind = kind
@@ -156,9 +157,4 @@ func (e *Error) endedBy(ctx context.Context) {
 	if e.Code == codes.DeadlineExceeded || e.Code == codes.Canceled {
 		e.Message = ""
 	}
-}
-
-// isCtxError says that err is about a context that ended.
-func isCtxError(err error) bool {
-	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }

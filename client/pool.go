@@ -2,9 +2,10 @@ package client
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -68,10 +69,10 @@ func (p *pool) supervise(ctx context.Context, ep *endpoint) {
 			if !up {
 				up = true
 				log.Debug("connected")
+				ep.failure.Store(nil)
+				ep.heard(p.core.clock.now())
 			}
-			ep.failure.Store(nil)
-			ep.heard(p.core.clock.now())
-			p.announce()
+			p.announce() // also when a loss in between was too short to be seen here
 		case connectivity.TransientFailure:
 			ep.explain(ctx)
 		}
@@ -102,6 +103,9 @@ func (p *pool) changes() <-chan struct{} {
 
 // pick returns the endpoint in use, or switches to another that is ready, or waits for one.
 func (p *pool) pick(ctx context.Context) (*endpoint, error) {
+	if ep := p.ready(); ep != nil {
+		return ep, nil
+	}
 	for {
 		changed := p.changes() // before looking, so that nothing is missed in between
 		if ep := p.ready(); ep != nil {
@@ -110,7 +114,7 @@ func (p *pool) pick(ctx context.Context) (*endpoint, error) {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return nil, errors.Join(ctxError(ctx), p.failures())
+			return nil, p.unreachable(ctx)
 		case <-p.core.ctx.Done():
 			return nil, ErrClosed
 		}
@@ -159,13 +163,17 @@ func (p *pool) named(name string) *endpoint {
 	return nil
 }
 
-// failures tells why no endpoint is connected.
-func (p *pool) failures() error {
-	var errs []error
+// unreachable is the error of a wait for an endpoint that has ended: why it ended, and why no endpoint was connected.
+func (p *pool) unreachable(ctx context.Context) error {
+	var why []string
 	for _, ep := range p.endpoints {
-		if err := ep.failure.Load(); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", ep.name, *err))
+		if failure := ep.failure.Load(); failure != nil {
+			why = append(why, ep.name+": "+*failure)
 		}
 	}
-	return errors.Join(errs...)
+	if len(why) == 0 {
+		return ctxError(ctx)
+	}
+	slices.Sort(why) // the order of the endpoints is random
+	return fmt.Errorf("%w (%s)", ctxError(ctx), strings.Join(why, "; "))
 }

@@ -74,7 +74,7 @@ func TestSessionLives(t *testing.T) {
 		states := record(s, time.Now())
 		other, err := c.NewSession(ctx, SessionTTL(20*time.Second))
 		require.NoError(t, err)
-		time.Sleep(time.Hour) // on the bubble's clock
+		pass(time.Hour)
 		require.Equal(t, Active, s.State())
 		require.Equal(t, Active, other.State())
 		require.Equal(t, 1, fake.total("LeaseKeepAlive"), "one stream for both")
@@ -90,26 +90,32 @@ func TestSessionLives(t *testing.T) {
 func TestSessionDeadline(t *testing.T) {
 	for _, slowness := range []time.Duration{0, 600 * time.Millisecond} {
 		inBubble(t, 1, nil, func(ctx context.Context, fake *fakeCluster, c *Client) {
-			sent := time.Now() // of the last renewal to reach the server
+			// When the last renewal was sent that was executed, and so acknowledged.
+			var sent atomic.Pointer[time.Time]
 			m := fake.members["a"]
 			m.set(func(m *fakeMember) {
 				m.slow = func(method string) time.Duration {
 					if method == "LeaseGrant" || method == "renew" {
-						sent = time.Now()
 						return slowness
 					}
 					return 0
+				}
+				m.drop = func(method string, n int) (error, error) {
+					if method == "LeaseGrant" || method == "renew" {
+						at := time.Now().Add(-slowness)
+						sent.Store(&at)
+					}
+					return nil, nil
 				}
 			})
 			s, err := c.Session(ctx)
 			require.NoError(t, err)
 			start := time.Now()
 			states := record(s, start)
-			time.Sleep(30 * time.Second)
+			pass(30 * time.Second)
 			synctest.Wait()
-			time.Sleep(slowness) // so that none is under way
 			m.stop()
-			last := sent.Sub(start)
+			last := sent.Load().Sub(start)
 
 			<-s.Context().Done()
 			require.Equal(t, []change{{Active, 0}, {Suspect, last + suspectAfter}, {Lost, last + lostAfter}}, states())
@@ -121,7 +127,7 @@ func TestSessionDeadline(t *testing.T) {
 			require.NotErrorIs(t, cause, ErrSessionClosed)
 			var lost *SessionError
 			require.ErrorAs(t, cause, &lost)
-			require.True(t, sent.Equal(lost.Renewed))
+			require.True(t, sent.Load().Equal(lost.Renewed))
 			fake.store.mu.Lock()
 			require.NotNil(t, fake.store.leases[int64(s.ID())], "the server's lease outlives our trust")
 			fake.store.mu.Unlock()
@@ -149,10 +155,10 @@ func TestSessionMovesOn(t *testing.T) {
 				require.NoError(t, err)
 				states := record(s, time.Now())
 				for range 2 {
-					time.Sleep(10 * time.Second)
+					pass(10 * time.Second)
 					fault(fake.using(c))
 				}
-				time.Sleep(10 * time.Second)
+				pass(10 * time.Second)
 				require.Equal(t, Active, s.State())
 				require.NoError(t, s.Close(ctx))
 				require.Equal(t, []change{{Active, 0}, {Lost, 30 * time.Second}}, states(), "never even suspect")
@@ -176,7 +182,7 @@ func TestSlowClusterKeepsSessions(t *testing.T) {
 				}
 			})
 		}
-		time.Sleep(10 * time.Minute)
+		pass(10 * time.Minute)
 		require.NotEqual(t, Lost, s.State())
 	})
 }
@@ -339,6 +345,23 @@ func TestCloseIsBounded(t *testing.T) {
 		require.ErrorIs(t, own.Err(), ErrSessionClosed, "for this process it is closed in any case")
 		require.Equal(t, closeTimeout, took(func() { require.NoError(t, c.Close()) }))
 		require.ErrorIs(t, s.Err(), ErrClosed)
+	})
+}
+
+// TestCloseRevokes: what the sessions of a client own is free when the client is closed.
+func TestCloseRevokes(t *testing.T) {
+	inBubble(t, 1, nil, func(ctx context.Context, fake *fakeCluster, c *Client) {
+		s, err := c.Session(ctx)
+		require.NoError(t, err)
+		_, err = c.NewSession(ctx)
+		require.NoError(t, err)
+		_, err = c.Put(ctx, "a", []byte("1"), WithLease(s.ID()))
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+		require.Empty(t, fake.store.leases)
+		require.Empty(t, fake.value("a"))
+		require.ErrorIs(t, s.Err(), ErrClosed)
+		require.NotErrorIs(t, s.Err(), ErrSessionLost)
 	})
 }
 

@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -24,6 +23,8 @@ const (
 	// progressInterval is how often a stream asks how far it is, so that a watch without events has a recent revision to
 	// resume from, which is not compacted yet.
 	progressInterval = 30 * time.Second
+	// steadyStream is how long a stream must have lasted for the next one to be opened without a pause.
+	steadyStream = time.Second
 )
 
 // watchHub runs all watches of a client over one stream.
@@ -150,7 +151,8 @@ func (h *watchHub) run() {
 			h.endAll(ErrClosed)
 			return
 		}
-		alive, err := h.serve(ctx, ep)
+		start := h.core.clock.now()
+		err = h.serve(ctx, ep)
 		if ctx.Err() != nil {
 			h.endAll(ErrClosed)
 			return
@@ -164,15 +166,14 @@ func (h *watchHub) run() {
 		}
 		h.core.log.Debug("stream of watches ended", "endpoint", ep.name, "error", err)
 		h.core.pool.leave(ep)
-		if alive {
+		if lived, _ := h.core.clock.now().since(start); lived >= steadyStream {
 			failures = 0
-		} else {
-			failures++
 		}
 		if !h.core.pause(ctx, failures) {
 			h.endAll(ErrClosed)
 			return
 		}
+		failures++
 	}
 }
 
@@ -203,9 +204,8 @@ func (h *watchHub) endAll(err error) {
 	}
 }
 
-// serve runs the watches on one stream until it fails (then err says why) or no watch is left. alive says that something
-// was received.
-func (h *watchHub) serve(ctx context.Context, ep *endpoint) (alive bool, err error) {
+// serve runs the watches on one stream until it fails, and returns why, or nil when no watch is left.
+func (h *watchHub) serve(ctx context.Context, ep *endpoint) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if h.leader {
@@ -219,13 +219,12 @@ func (h *watchHub) serve(ctx context.Context, ep *endpoint) (alive bool, err err
 		err = context.DeadlineExceeded
 	}
 	if err != nil {
-		return false, err
+		return err
 	}
 	h.detach()
 	ended := make(chan error, 1) // takes the one result of receive
 	var received sync.WaitGroup
-	var heard atomic.Bool
-	received.Go(func() { ended <- h.receive(ep, stream, &heard) })
+	received.Go(func() { ended <- h.receive(ep, stream) })
 	defer received.Wait()
 	defer cancel() // before waiting, or receive would not end
 
@@ -234,12 +233,11 @@ func (h *watchHub) serve(ctx context.Context, ep *endpoint) (alive bool, err err
 	for {
 		reqs, any := h.wanted()
 		if !any {
-			return heard.Load(), nil
+			return nil
 		}
 		for _, req := range reqs {
 			if stream.SendMsg(req) != nil {
-				err := <-ended // the receiver is told why
-				return heard.Load(), err
+				return <-ended // the receiver is told why
 			}
 		}
 		select {
@@ -248,7 +246,7 @@ func (h *watchHub) serve(ctx context.Context, ep *endpoint) (alive bool, err err
 			req := &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}
 			_ = stream.SendMsg(&pb.WatchRequest{RequestUnion: req}) // an error ends the receiver too
 		case err := <-ended:
-			return heard.Load(), err
+			return err
 		}
 	}
 }
@@ -304,13 +302,12 @@ func (w *watcher) create() *pb.WatchCreateRequest {
 }
 
 // receive reads from the stream until it fails.
-func (h *watchHub) receive(ep *endpoint, stream grpc.ClientStream, heard *atomic.Bool) error {
+func (h *watchHub) receive(ep *endpoint, stream grpc.ClientStream) error {
 	for {
 		resp := &pb.WatchResponse{}
 		if err := stream.RecvMsg(resp); err != nil {
 			return err
 		}
-		heard.Store(true)
 		ep.heard(h.core.clock.now())
 		if err := h.dispatch(resp); err != nil {
 			return status.Error(codes.Unavailable, err.Error())

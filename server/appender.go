@@ -30,6 +30,8 @@ type appender struct {
 	// release is the index up to which the log may be cut, set by the keeper.
 	release  atomic.Uint64
 	released uint64 // owned by run
+	// later is a hard state that is to be written with the next batch.
+	later atomic.Pointer[raftpb.HardState]
 }
 
 func (a *appender) run() {
@@ -98,7 +100,7 @@ func (a *appender) append(work []*replica.Append) error {
 // earlier ones of the same index, as in the log itself, and the last hard
 // state stands for all: it is the newest.
 func (a *appender) appendGroup(work []*replica.Append) error {
-	var b wal.Batch
+	b := wal.Batch{HardState: a.later.Swap(nil)} // older than any in work
 	sync := false
 	for _, w := range work {
 		b.Entries = joinEntries(b.Entries, w.Entries)
@@ -125,6 +127,9 @@ func (a *appender) appendSnapshot(w *replica.Append) error {
 		return fmt.Errorf("install snapshot: %w", err)
 	}
 	meta := w.Snapshot.GetMetadata()
+	if hs := a.later.Swap(nil); w.HardState == nil {
+		w.HardState = hs
+	}
 	b := wal.Batch{
 		Reset:     &wal.Base{Index: meta.GetIndex(), Term: meta.GetTerm()},
 		Entries:   w.Entries,

@@ -1,9 +1,11 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/latchkey-go/latchkey/server/internal/replica"
@@ -24,7 +26,11 @@ type applier struct {
 	stop      chan struct{}
 	done      chan struct{}
 
-	sweeping bool // owned by run: a compaction has versions left to remove
+	// busy is held by whoever applies: run, or the loop for what is small and
+	// finds nobody in front of it. It is taken before the inbox is looked at, so
+	// entries are applied in their order whoever does it.
+	busy     sync.Mutex
+	sweeping bool // protected by busy: a compaction has versions left to remove
 
 	mu     sync.Mutex // protects waits and sweptTo
 	waits  []sweepWait
@@ -61,38 +67,132 @@ func (a *applier) run() {
 	defer close(a.done)
 	var spare []applyWork
 	for {
-		if !a.sweeping {
+		sweeping, ok := a.turn(&spare)
+		if !ok {
+			return
+		}
+		if sweeping { // go on at once, but let go of busy in between
 			select {
 			case <-a.stop:
 				return
-			case <-a.inbox.wake:
-			}
-		} else {
-			select {
-			case <-a.stop:
-				return
-			case <-a.inbox.wake:
 			default:
-				a.sweep()
 				continue
 			}
 		}
-		work := a.inbox.take(spare)
-		for i := range work {
-			if work[i].do != nil {
-				work[i].do()
-				continue
-			}
-			if err := a.apply(work[i].apply); err != nil {
-				a.fail(fmt.Errorf("apply: %w", err))
-				return
-			}
-		}
-		spare = work
-		if a.sweeping {
-			a.sweep()
+		select {
+		case <-a.stop:
+			return
+		case <-a.inbox.wake:
 		}
 	}
+}
+
+// turn applies what waits and removes one slice of what a compaction left.
+func (a *applier) turn(spare *[]applyWork) (sweeping, ok bool) {
+	a.busy.Lock()
+	defer a.busy.Unlock()
+	work := a.inbox.take(*spare)
+	for i := range work {
+		if work[i].do != nil {
+			work[i].do()
+			continue
+		}
+		if err := a.apply(work[i].apply); err != nil {
+			a.fail(fmt.Errorf("apply: %w", err))
+			return false, false
+		}
+	}
+	*spare = work
+	if a.sweeping {
+		a.sweep()
+	}
+	return a.sweeping, true
+}
+
+// tryNow applies w on the caller's goroutine if that is sure to be short and
+// nobody is in front of it, which spares a member that is not busy two changes
+// of goroutine a write. It never waits.
+func (a *applier) tryNow(w *replica.Apply) bool {
+	if !few(w) || !a.busy.TryLock() {
+		return false
+	}
+	defer a.busy.Unlock()
+	if a.sweeping || !a.inbox.empty() {
+		return false
+	}
+	commands, err := decode(w)
+	switch {
+	case err == nil && !short(commands):
+		return false
+	case err == nil:
+		err = a.applyDecoded(w, commands)
+	}
+	if err != nil {
+		a.fail(fmt.Errorf("apply: %w", err))
+	}
+	if a.sweeping {
+		a.inbox.put(applyWork{do: func() {}}) // wakes run
+	}
+	return true
+}
+
+// shortCommands is how many commands the loop may apply itself: some tens of
+// microseconds.
+const shortCommands = 32
+
+// few reports whether w has few commands, and some: an election's empty entry
+// may start the leases' clock, which takes long.
+func few(w *replica.Apply) bool {
+	n := 0
+	for i := range w.Entries {
+		n += len(w.Entries[i].Commands)
+		if n > shortCommands || len(w.Entries[i].Commands) == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// short reports whether applying the commands is sure to take little time: each
+// touches single keys. Any other may visit every key there is.
+func short(entries [][]state.Command) bool {
+	for _, commands := range entries {
+		for _, c := range commands {
+			switch r := c.Request.(type) {
+			case *pb.PutRequest, *pb.LeaseGrantRequest:
+			case *pb.DeleteRangeRequest:
+				if len(r.GetRangeEnd()) > 0 {
+					return false
+				}
+			case *pb.TxnRequest:
+				if !shortTxn(r) {
+					return false
+				}
+			default:
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func shortTxn(r *pb.TxnRequest) bool {
+	if len(r.GetCompare())+len(r.GetSuccess())+len(r.GetFailure()) > shortCommands {
+		return false
+	}
+	for _, c := range r.GetCompare() {
+		if len(c.GetRangeEnd()) > 0 {
+			return false
+		}
+	}
+	for _, branch := range [][]*pb.RequestOp{r.GetSuccess(), r.GetFailure()} {
+		for _, op := range branch {
+			if len(op.GetRequestRange().GetRangeEnd()) > 0 || len(op.GetRequestDeleteRange().GetRangeEnd()) > 0 || op.GetRequestTxn() != nil {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // answer is one finished proposal.
@@ -103,17 +203,30 @@ type answer struct {
 }
 
 func (a *applier) apply(w *replica.Apply) error {
+	commands, err := decode(w)
+	if err != nil {
+		return err
+	}
+	return a.applyDecoded(w, commands)
+}
+
+func (a *applier) applyDecoded(w *replica.Apply, commands [][]state.Command) error {
 	var answers []answer
 	var info batchInfo
 	s := a.store
 	s.mu.Lock()
 	m := s.machine
 	for i := range w.Entries {
-		var err error
-		answers, err = applyEntry(m, &w.Entries[i], answers)
-		if err != nil {
-			s.mu.Unlock()
-			return err
+		e := &w.Entries[i]
+		results := m.Apply(e.Index, e.Term, commands[i])
+		for k := range e.Proposals {
+			if errors.Is(results[k].Err, state.ErrArchive) {
+				s.mu.Unlock()
+				return results[k].Err
+			}
+			answers = append(answers, answer{
+				e.Proposals[k].Value.(*waiter), results[k].Response, results[k].Err,
+			})
 		}
 	}
 	info.index, info.term = m.Applied()
@@ -135,29 +248,28 @@ func (a *applier) apply(w *replica.Apply) error {
 	return nil
 }
 
-// applyEntry applies one entry and adds the answers of those who wait for it
-// on this member. A member that proposed a command has it decoded already; it
-// is the same command, so the outcome is the same everywhere.
-func applyEntry(m *state.Machine, e *replica.Entry, answers []answer) ([]answer, error) {
-	commands := make([]state.Command, len(e.Commands))
-	for i, data := range e.Commands {
-		if e.Proposals != nil {
-			commands[i] = e.Proposals[i].Value.(*waiter).command
-			continue
+// decode returns the commands of each entry. A member that proposed a command
+// has it decoded already; it is the same command, so the outcome is the same
+// everywhere.
+func decode(w *replica.Apply) ([][]state.Command, error) {
+	entries := make([][]state.Command, len(w.Entries))
+	for i := range w.Entries {
+		e := &w.Entries[i]
+		commands := make([]state.Command, len(e.Commands))
+		for k, data := range e.Commands {
+			if e.Proposals != nil {
+				commands[k] = e.Proposals[k].Value.(*waiter).command
+				continue
+			}
+			c, err := state.DecodeCommand(data)
+			if err != nil {
+				return nil, fmt.Errorf("entry %d, command %d: %w", e.Index, k, err)
+			}
+			commands[k] = c
 		}
-		c, err := state.DecodeCommand(data)
-		if err != nil {
-			return nil, fmt.Errorf("entry %d, command %d: %w", e.Index, i, err)
-		}
-		commands[i] = c
+		entries[i] = commands
 	}
-	results := m.Apply(e.Index, e.Term, commands)
-	for i := range e.Proposals {
-		answers = append(answers, answer{
-			e.Proposals[i].Value.(*waiter), results[i].Response, results[i].Err,
-		})
-	}
-	return answers, nil
+	return entries, nil
 }
 
 // startSweep notes that a compaction has versions to remove.

@@ -59,7 +59,8 @@ type Config struct {
 
 	// AutoCompactionMode is "periodic" or "revision"; AutoCompactionRetention
 	// is then how much history stays: a duration, or a number of revisions.
-	// Defaults "periodic" and one hour. Whatever they say, history is cut when
+	// Defaults "periodic" and one hour; with "revision", no bound of this kind.
+	// Whatever they say, history is cut when
 	// it takes more than HistoryBytes.
 	AutoCompactionMode string
 	// AutoCompactionRetention is explained at AutoCompactionMode. "0" leaves
@@ -109,6 +110,9 @@ func (c Config) withDefaults() Config {
 	set(&c.InitialClusterState, "new")
 	set(&c.InitialClusterToken, defaultToken)
 	set(&c.AutoCompactionMode, "periodic")
+	if c.AutoCompactionMode == "revision" {
+		set(&c.AutoCompactionRetention, "0")
+	}
 	set(&c.AutoCompactionRetention, defaultRetention)
 	if len(c.ListenClientURLs) == 0 {
 		c.ListenClientURLs = []string{defaultClientURL}

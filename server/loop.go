@@ -27,9 +27,11 @@ type loop struct {
 	done     chan struct{} // closed when run has returned
 	lastTick time.Time
 	suspect  suspicion
-	waits    deadlines
-	ticks    uint64
-	patience uint64 // ticks after which a request that is not finished has timed out
+	// appending counts the appends that the appender has and has not handed back.
+	appending int
+	waits     deadlines
+	ticks     uint64
+	patience  uint64 // ticks after which a request that is not finished has timed out
 }
 
 // outputs is where Work goes.
@@ -168,6 +170,7 @@ func (l *loop) feed(in *input) {
 			l.log.Debug("peer's message refused", "type", in.message.GetType(), "from", in.message.GetFrom(), "err", err)
 		}
 	case in.appended != nil:
+		l.appending--
 		l.r.Appended(in.appended)
 	case in.applied != nil:
 		l.r.Applied(in.applied)
@@ -193,9 +196,9 @@ func (l *loop) work() {
 			l.out.send(w.Send)
 		}
 		if w.Append != nil {
-			l.out.appender.inbox.put(w.Append)
+			l.append(w.Append)
 		}
-		if w.Apply != nil {
+		if w.Apply != nil && !l.out.applier.tryNow(w.Apply) {
 			l.out.applier.inbox.put(applyWork{apply: w.Apply})
 		}
 		for _, reads := range w.Reads {
@@ -208,6 +211,20 @@ func (l *loop) work() {
 			p.Value.(*waiter).finish(nil, rpc.ErrTimeoutLeaderFailed)
 		}
 	}
+}
+
+// append hands a to the appender. What only tells the log how far it is
+// committed does not wake it: that need not be durable, since a member learns it
+// again from the leader, so it is written with the next entries. Acknowledging it
+// here keeps the order only while nothing is on its way.
+func (l *loop) append(a *replica.Append) {
+	if l.appending == 0 && !a.Sync && len(a.Entries) == 0 && a.Snapshot == nil {
+		l.out.appender.later.Store(a.HardState)
+		l.r.Appended(a)
+		return
+	}
+	l.appending++
+	l.out.appender.inbox.put(a)
 }
 
 // retry proposes again what is known not to be in the log: the term it was

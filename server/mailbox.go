@@ -8,8 +8,9 @@ import "sync"
 type mailbox[T any] struct {
 	wake chan struct{} // capacity 1: a coalesced signal; never closed
 
-	mu    sync.Mutex // protects items
+	mu    sync.Mutex // protects the fields below
 	items []T
+	woken bool // a signal was sent since the last take
 }
 
 func newMailbox[T any]() *mailbox[T] {
@@ -20,15 +21,31 @@ func newMailbox[T any]() *mailbox[T] {
 // queue, raft's in-flight limits, a peer's stream.
 func (m *mailbox[T]) put(items ...T) {
 	m.mu.Lock()
-	wasEmpty := len(m.items) == 0
 	m.items = append(m.items, items...)
+	wake := !m.woken
+	m.woken = true
 	m.mu.Unlock()
-	if wasEmpty {
+	if wake {
 		select {
 		case m.wake <- struct{}{}:
 		default:
 		}
 	}
+}
+
+// leave puts a value for which the receiver need not wake up: it finds it with
+// the next one, or when its clock ticks.
+func (m *mailbox[T]) leave(item T) {
+	m.mu.Lock()
+	m.items = append(m.items, item)
+	m.mu.Unlock()
+}
+
+// empty reports whether nothing waits.
+func (m *mailbox[T]) empty() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.items) == 0
 }
 
 // take returns what waits and keeps buf for the next values, so that two
@@ -37,7 +54,7 @@ func (m *mailbox[T]) take(buf []T) []T {
 	clear(buf)
 	m.mu.Lock()
 	items := m.items
-	m.items = buf[:0]
+	m.items, m.woken = buf[:0], false
 	m.mu.Unlock()
 	return items
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -66,14 +67,18 @@ func (h peerHandler) Snapshot(from uint64, m *raftpb.Message, r io.Reader) error
 	return nil
 }
 
-// snapshots keeps received checkpoints until raft asks for one, or forgets it.
-// One is kept: a newer one replaces it.
+// snapshots keeps received checkpoints until raft asks for one to be installed;
+// those below it are of no use then.
 type snapshots struct {
 	dir string
 
-	mu    sync.Mutex // protects the fields below and the files in dir
-	index uint64     // of the file that is kept, 0 for none
+	mu   sync.Mutex // protects kept and the files in dir
+	kept []uint64   // their indexes, ascending
 }
+
+// keptMax bounds the received checkpoints that wait to be installed. Raft asks
+// for each soon after it arrived, or never, if entries came first.
+const keptMax = 3
 
 // errNoSnapshot: raft asks for a checkpoint that is not here.
 var errNoSnapshot = errors.New("the checkpoint was not received")
@@ -102,6 +107,7 @@ func (s *snapshots) receive(index uint64, r io.Reader) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	s.makeRoom()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := os.Rename(f.Name(), s.path(index)); err != nil {
@@ -110,21 +116,36 @@ func (s *snapshots) receive(index uint64, r io.Reader) (string, error) {
 	if err := disk.OS().SyncDir(s.dir); err != nil {
 		return "", err
 	}
-	if s.index != 0 && s.index != index {
-		_ = os.Remove(s.path(s.index)) // an orphan is removed at the next start
+	if !slices.Contains(s.kept, index) {
+		s.kept = append(s.kept, index)
+		slices.Sort(s.kept)
 	}
-	s.index = index
 	return s.path(index), nil
 }
 
-// claim hands over the file of a checkpoint.
+// makeRoom forgets the oldest checkpoint when there are too many: raft has had
+// what it needs from entries since, or it asks the leader again.
+func (s *snapshots) makeRoom() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.kept) == keptMax {
+		_ = os.Remove(s.path(s.kept[0])) // an orphan is removed at the next start
+		s.kept = s.kept[1:]
+	}
+}
+
+// claim hands over the file of a checkpoint, and forgets those below it.
 func (s *snapshots) claim(index uint64) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.index != index {
-		return "", fmt.Errorf("%w: index %d, kept %d", errNoSnapshot, index, s.index)
+	at, ok := slices.BinarySearch(s.kept, index)
+	if !ok {
+		return "", fmt.Errorf("%w: index %d, kept %v", errNoSnapshot, index, s.kept)
 	}
-	s.index = 0
+	for _, old := range s.kept[:at] {
+		_ = os.Remove(s.path(old))
+	}
+	s.kept = s.kept[at+1:]
 	return s.path(index), nil
 }
 
@@ -153,11 +174,13 @@ func (s *Server) install(snap *raftpb.Snapshot) error {
 	}
 	done := make(chan error, 1)
 	s.applier.inbox.put(applyWork{do: func() {
-		machine, err := s.keeper.install(path, meta)
-		if err == nil {
-			s.adopt(machine)
-		}
-		done <- err
+		done <- s.hub.Replace(func() error {
+			machine, err := s.keeper.install(path, meta)
+			if err == nil {
+				s.adopt(machine)
+			}
+			return err
+		})
 	}})
 	select {
 	case err := <-done:

@@ -187,7 +187,7 @@ func (s *Server) assemble(rec recovered) error {
 	}
 	s.applier = &applier{
 		inbox: newMailbox[applyWork](), store: s.store, published: s.published,
-		applied: func(a *replica.Apply) { s.loop.inbox.put(input{applied: a}) },
+		applied: func(a *replica.Apply) { s.loop.inbox.leave(input{applied: a}) },
 		fail:    s.fail, stop: s.halt, done: make(chan struct{}),
 	}
 	s.loop = newLoop(r, outputs{
@@ -216,12 +216,23 @@ func (s *Server) newReplica(rec recovered) (*replica.Replica, error) {
 		ElectionTicks:  int(s.cfg.ElectionTimeout * ticksPerHeartbeat / s.cfg.HeartbeatInterval),
 		HeartbeatTicks: ticksPerHeartbeat,
 		Log:            rec.replica,
+		MaxLogBytes:    catchUpBytes,
 		Applied:        rec.applied,
 		Logger:         newRaftLogger(s.log),
 	})
 }
 
-func (s *Server) stateConfig() state.Config { return state.Config{} }
+// windowBytes bounds the newest events kept in memory for watchers and for reads
+// of old revisions; older ones are read from the checkpoint.
+const windowBytes = 4 << 20
+
+// catchUpBytes bounds the entries kept in memory for followers that are behind,
+// beyond those that no checkpoint holds; one further behind gets a checkpoint.
+const catchUpBytes = 4 << 20
+
+func (s *Server) stateConfig() state.Config {
+	return state.Config{HistoryBytes: windowBytes}
+}
 
 // rank is this member's place among the voters, by id.
 func rank(rec recovered) int {

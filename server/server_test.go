@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -348,61 +347,6 @@ func damageFirstByteAfterHeader(t *testing.T, segments []string) {
 		}
 		require.NoError(t, f.Close())
 	}
-}
-
-// A hundred thousand leases with a key each end together; all are gone soon
-// after, and puts go on meanwhile.
-func TestManyLeasesEndTogether(t *testing.T) {
-	const leases, workers = 100_000, 64
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	c := servertest.Three(t)
-	leader := c.Leader()
-	m := dial(t, c.Endpoints()[leader])
-
-	// One TTL for all, long enough that the grants are done before the first ends.
-	const ttl = 20
-	begin := time.Now()
-	var wg sync.WaitGroup
-	for w := range workers {
-		wg.Go(func() {
-			for i := w; i < leases; i += workers {
-				id := int64(i + 1)
-				_, err := m.LeaseGrant(ctx, &pb.LeaseGrantRequest{ID: id, TTL: ttl})
-				if err == nil {
-					_, err = m.Put(ctx, &pb.PutRequest{Key: fmt.Appendf(nil, "lease/%06d", i), Lease: id})
-				}
-				if err != nil {
-					t.Errorf("lease %d: %v", i, err)
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
-	require.False(t, t.Failed())
-	granted := time.Since(begin)
-	// A new leader gives every lease its full TTL: now they all end together.
-	c.Stop(leader)
-	elected := time.Now()
-	c.Restart(leader)
-	var slowest time.Duration
-	for {
-		start := time.Now()
-		_, err := m.Put(ctx, put("beat", "x"))
-		require.NoError(t, err)
-		slowest = max(slowest, time.Since(start))
-		got, err := m.Range(ctx, &pb.RangeRequest{Key: []byte("lease/"), RangeEnd: []byte("lease0"), CountOnly: true})
-		require.NoError(t, err)
-		if got.Count == 0 {
-			break
-		}
-		require.Less(t, time.Since(elected), (ttl+10)*time.Second, "%d keys are left", got.Count)
-	}
-	late := time.Since(elected) - ttl*time.Second
-	t.Logf("%d leases granted in %s; all gone %s after their end; slowest put meanwhile %s", leases, granted, late, slowest)
-	require.Less(t, late, 5*time.Second)
-	require.Less(t, slowest, time.Second)
 }
 
 func TestQuotaRefusesGrowthOnly(t *testing.T) {

@@ -230,9 +230,13 @@ func testUpdateHooks(t *testing.T, h *harness) {
 	require.ErrorIs(t, err, client.ErrEmptyKey)
 	require.Equal(t, "", h.value("none"))
 
-	// A guard that does not hold ends the update; a condition that does not hold runs it again.
+	checkUpdateGuards(t, h)
+}
+
+// checkUpdateGuards: a guard that does not hold ends the update; a condition that does not hold runs it again.
+func checkUpdateGuards(t *testing.T, h *harness) {
 	lost := errors.New("lost")
-	runs = 0
+	runs := 0
 	guarded := func(tx *client.Tx) error {
 		if runs++; runs == 2 {
 			h.put("ready", "")
@@ -244,7 +248,7 @@ func testUpdateHooks(t *testing.T, h *harness) {
 	}
 	require.NoError(t, h.c.Update(h.ctx, guarded))
 	require.Equal(t, 2, runs)
-	_, err = h.c.Delete(h.ctx, "hook")
+	_, err := h.c.Delete(h.ctx, "hook")
 	require.NoError(t, err)
 	for _, opts := range [][]client.UpdateOption{nil, {client.ExactlyOnce()}} {
 		err = h.c.Update(h.ctx, guarded, opts...)

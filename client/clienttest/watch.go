@@ -226,5 +226,5 @@ func testWatchReconnect(t *testing.T, h *harness) {
 		}
 	}
 	require.NoError(t, <-done)
-	require.GreaterOrEqual(t, link.cuts(), cuts-1)
+	require.GreaterOrEqual(t, link.cuts(), cuts/2, "too few cuts hit a connection to prove anything")
 }

@@ -156,6 +156,58 @@ func TestNobodyThere(t *testing.T) {
 	require.Equal(t, 1, strings.Count(errOut, "\n"))
 }
 
+func TestLockCommand(t *testing.T) {
+	sh := newShell(t)
+	out := sh.must("input", "lock", "jobs/a", "--", "/bin/sh", "-c", `echo "$LATCHKEY_LOCK_TOKEN $LATCHKEY_LOCK_KEY"; cat`)
+	require.Regexp(t, `^[1-9][0-9]* jobs/a/[0-9a-f]+\ninput$`, out)
+	require.Empty(t, sh.must("", "get", "jobs/a", "--prefix"), "the lock is released")
+
+	code, _, errOut := sh.run("", "lock", "jobs/a", "--", "/bin/sh", "-c", "exit 7")
+	require.Equal(t, 7, code)
+	require.Empty(t, errOut)
+
+	code, _, errOut = sh.run("", "lock", "jobs/a", "--", "/does/not/exist")
+	require.Equal(t, exitNotFound, code)
+	require.Contains(t, errOut, "/does/not/exist")
+	require.Empty(t, sh.must("", "get", "jobs/a", "--prefix"))
+}
+
+func TestLockCommandContends(t *testing.T) {
+	sh := newShell(t)
+	pipe := fifo(t)
+	lines, _ := sh.begin("lock", "jobs/a", "--", "/bin/sh", "-c", "echo running; read x <"+pipe+"; echo $x")
+	require.True(t, lines.Scan())
+	require.Equal(t, "running", lines.Text())
+
+	code, _, errOut := sh.run("", "lock", "jobs/a", "--try", "--", "true")
+	require.Equal(t, exitNotAcquired, code)
+	require.Contains(t, errOut, `lock "jobs/a" is held by `)
+	code, _, errOut = sh.run("", "lock", "jobs/a", "--wait=50ms", "--", "true")
+	require.Equal(t, exitNotAcquired, code)
+	require.Equal(t, "latchkey: acquire lock \"jobs/a\": lock is held after 50ms: the time to wait is over\n", errOut)
+
+	require.NoError(t, os.WriteFile(pipe, []byte("go on\n"), 0))
+	require.True(t, lines.Scan())
+	require.Equal(t, "go on", lines.Text())
+	require.False(t, lines.Scan(), "it has ended")
+	sh.must("", "lock", "jobs/a", "--", "true")
+}
+
+// Somebody deletes the key: the command is stopped, and the exit code says so.
+func TestLockCommandStopsWhatItRunsWhenTheLockIsLost(t *testing.T) {
+	sh := newShell(t)
+	lines, stop := sh.begin("lock", "jobs/a", "--", "/bin/sh", "-c",
+		"trap 'echo bye; exit 0' TERM; echo running; while :; do read x <&3; done 3<>"+fifo(t))
+	require.True(t, lines.Scan())
+	require.Equal(t, "1\n", sh.must("", "del", "jobs/a", "--prefix"))
+	require.True(t, lines.Scan())
+	require.Equal(t, "bye", lines.Text())
+	require.True(t, lines.Scan())
+	require.Contains(t, lines.Text(), "the lock was lost while the command ran")
+	require.False(t, lines.Scan())
+	require.Equal(t, exitFailed, stop())
+}
+
 func jsonOf(t *testing.T, text string) map[string]any {
 	t.Helper()
 	var object map[string]any

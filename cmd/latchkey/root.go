@@ -63,7 +63,7 @@ func newRoot(a *app) *cobra.Command {
 	root.AddCommand(
 		newServerCommand(a), newVersionCommand(a),
 		newGetCommand(a), newPutCommand(a), newDelCommand(a), newTxnCommand(a), newWatchCommand(a),
-		newLeaseCommand(a), newStatusCommand(a), newMemberCommand(a),
+		newLeaseCommand(a), newLockCommand(a), newStatusCommand(a), newMemberCommand(a),
 	)
 	return root
 }
@@ -71,7 +71,7 @@ func newRoot(a *app) *cobra.Command {
 // addGlobals gives a client command the flags that all of them share.
 func (a *app) addGlobals(c *cobra.Command) *cobra.Command {
 	f := c.Flags()
-	f.StringSliceVar(&a.endpoints, "endpoints", a.defaultEndpoints(), "members to talk to, HOST:PORT,... (LATCHKEY_ENDPOINTS, ETCDCTL_ENDPOINTS)")
+	f.StringSliceVar(&a.endpoints, "endpoints", a.defaultEndpoints(), "members, HOST:PORT,... (or LATCHKEY_ENDPOINTS, ETCDCTL_ENDPOINTS)")
 	f.StringVarP(&a.output, "output", "w", "simple", "how to print results: simple, table or json")
 	f.DurationVar(&a.timeout, "timeout", defaultTimeout, "how long to wait for an answer")
 	f.SortFlags = false

@@ -3,6 +3,7 @@ package lint
 import (
 	"go/ast"
 	"go/token"
+	"strings"
 )
 
 // checkComments wants a comment on every exported name: on functions, on
@@ -75,7 +76,8 @@ func isKnownMethod(f *ast.FuncDecl) bool {
 }
 
 // checkSleep finds what waits by the clock in a test: time.Sleep outside of a
-// synctest bubble, where time is virtual, and testify's polling assertions.
+// synctest bubble, where time is virtual, and testify's polling assertions. A
+// helper that runs its argument in a bubble has a name that ends in Bubble.
 func checkSleep(s source) []Fault {
 	var faults []Fault
 	visit := func(n ast.Node) bool {
@@ -84,7 +86,7 @@ func checkSleep(s source) []Fault {
 			return true
 		}
 		switch pkg, name := callee(call); {
-		case pkg == "synctest" && name == "Test":
+		case pkg == "synctest" && name == "Test", strings.HasSuffix(name, "Bubble"):
 			return false // virtual time inside
 		case pkg == "time" && name == "Sleep":
 			faults = append(faults, s.fault(Sleep, call.Pos(), name, 0,
@@ -110,14 +112,16 @@ func isPolling(pkg, name string) bool {
 	return false
 }
 
-// callee splits a call of pkg.Name; both are empty for any other call.
+// callee names what is called: pkg.name or name; both are empty for a call of
+// anything else.
 func callee(call *ast.CallExpr) (pkg, name string) {
-	selector, ok := call.Fun.(*ast.SelectorExpr)
-	if !ok {
-		return "", ""
-	}
-	if x, ok := selector.X.(*ast.Ident); ok {
-		return x.Name, selector.Sel.Name
+	switch f := call.Fun.(type) {
+	case *ast.Ident:
+		return "", f.Name
+	case *ast.SelectorExpr:
+		if x, ok := f.X.(*ast.Ident); ok {
+			return x.Name, f.Sel.Name
+		}
 	}
 	return "", ""
 }

@@ -94,7 +94,7 @@ var Rules = map[string]Rule{
 	"client/clienttest":     {Own: []string{"client"}, External: []string{grpc, testify}},
 	"recipes/fence":         {},
 	"recipes/lock":          {Own: []string{"client", "recipes/fence"}, External: []string{etcdAPI, uuid}},
-	"recipes/lock/locktest": {Own: []string{"client", "client/clienttest", "recipes/fence", "recipes/lock"}, External: []string{etcdAPI, grpc, testify}},
+	"recipes/lock/locktest": {Own: []string{"client", "client/clienttest", "recipes/fence", "recipes/lock"}, External: []string{etcdAPI, protobuf, grpc, testify}},
 
 	// Programs.
 	"cmd/latchkey": {

@@ -81,6 +81,20 @@ func inProduct(name string) bool {
 	})
 }
 
+// TestReadmeProgram keeps the program of the README one that compiles.
+func TestReadmeProgram(t *testing.T) {
+	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
+	require.NoError(t, err)
+	_, rest, _ := strings.Cut(string(readme), "```go\n")
+	shown, _, ok := strings.Cut(rest, "```")
+	require.True(t, ok)
+	text, err := os.ReadFile(filepath.Join(root, "examples", "lock", "main.go"))
+	require.NoError(t, err)
+	_, program, ok := strings.Cut(string(text), "package main\n")
+	require.True(t, ok)
+	require.Equal(t, "package main\n"+program, shown)
+}
+
 // TestDependencies wants a reason in writing for every direct dependency.
 func TestDependencies(t *testing.T) {
 	const record = "docs/decisions/0001-dependencies.md"

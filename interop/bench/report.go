@@ -214,13 +214,3 @@ func (r *Report) writeNoise(w io.Writer) {
 	}
 	fmt.Fprintf(w, "most steal in a window %.1f %%; failed operations %d; made by: %s\n", 100*steal, errs, r.Command)
 }
-
-func mapKeys[V any](m map[string]V) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
-}

@@ -1,9 +1,7 @@
 package lock
 
 import (
-	"cmp"
 	"encoding/json"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -97,9 +95,4 @@ func (l *Lock) first(kvs []client.KV, below client.Revision) (*client.KV, error)
 		}
 	}
 	return nil, nil
-}
-
-// byToken orders contenders as they are in the queue.
-func byToken(contenders []Contender) {
-	slices.SortFunc(contenders, func(a, b Contender) int { return cmp.Compare(a.Token, b.Token) })
 }

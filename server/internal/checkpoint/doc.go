@@ -24,14 +24,14 @@
 //
 // All integers are big-endian. One bucket is ours and etcd ignores it:
 //
-//	latchkey         identity   format version, cluster id, member id          3 * 8 bytes
-//	                 state      index, term, revision, compact, rows, sum      6 * 8 bytes
+//	latchkey         identity   format version, cluster id, member id, hash          4 * 8 bytes
+//	                 state      index, term, revision, compact, rows, sum, hash      7 * 8 bytes
 //
 // # Integrity
 //
 // bbolt has checksums on its two meta pages only; most flipped bits elsewhere would change data without anyone
 // noticing. So the row `state` carries the number of all rows of etcd's buckets and the sum, modulo 2^64, of a 64-bit
-// hash of each (bucket, key, value). Save keeps it up to date at the cost of hashing what it writes; Open and Install
+// hash of each (bucket, key, value); the rows of our own bucket end in a hash of themselves. Save keeps it up to date at the cost of hashing what it writes; Open and Install
 // count again. A changed, missing or additional row is refused, as is a file that another program wrote to. While the
 // server runs, state checks each version that it reads back against a checksum of its own.
 //

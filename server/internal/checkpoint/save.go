@@ -39,7 +39,9 @@ func (s *Store) Save(ch state.Changes, conf *raftpb.ConfState) error {
 		return db.Update(func(tx *bolt.Tx) error {
 			p = old
 			w := writer{tx: tx, pos: &p}
-			w.changes(ch)
+			if !ch.Empty() {
+				w.changes(ch)
+			}
 			if conf != nil {
 				w.conf(conf)
 			}

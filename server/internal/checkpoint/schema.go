@@ -44,8 +44,8 @@ const (
 	etcdVersion = "3.7.0" // whose schema this is; storageVersion and clusterVersion have major and minor only
 
 	formatVersion = 1
-	identityBytes = 3 * 8
-	stateBytes    = 6 * 8
+	identityBytes = 4 * 8
+	stateBytes    = 7 * 8
 
 	revisionBytes = 8 + 1 + 8
 	tombstoneMark = 't'
@@ -219,22 +219,21 @@ func decodeConfState(row []byte) (*raftpb.ConfState, error) {
 type identity struct{ cluster, member uint64 }
 
 func (i identity) encode() []byte {
-	b := binary.BigEndian.AppendUint64(nil, formatVersion)
-	b = binary.BigEndian.AppendUint64(b, i.cluster)
-	return binary.BigEndian.AppendUint64(b, i.member)
+	return encodeNumbers(identityKey, formatVersion, i.cluster, i.member)
 }
 
 func decodeIdentity(row []byte) (identity, error) {
 	if len(row) < 8 {
-		return identity{}, fmt.Errorf("identity: %w", errRow)
+		return identity{}, fmt.Errorf("%s: %w", identityKey, errRow)
 	}
 	if v := binary.BigEndian.Uint64(row); v != formatVersion {
 		return identity{}, fmt.Errorf("format version %d, this program knows %d: %w", v, formatVersion, ErrForeign)
 	}
-	if len(row) != identityBytes {
-		return identity{}, fmt.Errorf("identity: %w", errRow)
+	n, err := decodeNumbers(identityKey, row, identityBytes)
+	if err != nil {
+		return identity{}, err
 	}
-	return identity{cluster: binary.BigEndian.Uint64(row[8:]), member: binary.BigEndian.Uint64(row[16:])}, nil
+	return identity{cluster: n[1], member: n[2]}, nil
 }
 
 // position is the row that says at what point of the log the file is, and what it must contain.
@@ -245,22 +244,36 @@ type position struct {
 }
 
 func (p position) encode() []byte {
-	b := make([]byte, 0, stateBytes)
-	for _, n := range [...]uint64{p.index, p.term, uint64(p.revision), uint64(p.compact), p.content.rows, p.content.sum} {
-		b = binary.BigEndian.AppendUint64(b, n)
-	}
-	return b
+	return encodeNumbers(stateKey, p.index, p.term, uint64(p.revision), uint64(p.compact), p.content.rows, p.content.sum)
 }
 
 func decodePosition(row []byte) (position, error) {
-	if len(row) != stateBytes {
-		return position{}, fmt.Errorf("state: %w", errRow)
+	n, err := decodeNumbers(stateKey, row, stateBytes)
+	if err != nil {
+		return position{}, err
 	}
-	n := func(i int) uint64 { return binary.BigEndian.Uint64(row[8*i:]) }
 	return position{
-		index: n(0), term: n(1), revision: int64(n(2)), compact: int64(n(3)),
-		content: content{rows: n(4), sum: n(5)},
+		index: n[0], term: n[1], revision: int64(n[2]), compact: int64(n[3]), content: content{rows: n[4], sum: n[5]},
 	}, nil
+}
+
+// encodeNumbers makes a row of our own bucket. Its last number is a hash of the others, since no sum covers them.
+func encodeNumbers(key []byte, numbers ...uint64) []byte {
+	b := make([]byte, 0, 8*len(numbers)+8)
+	for _, n := range numbers {
+		b = binary.BigEndian.AppendUint64(b, n)
+	}
+	return binary.BigEndian.AppendUint64(b, rowHash(ownBucket, key, b))
+}
+
+func decodeNumbers(key, row []byte, size int) (numbers []uint64, err error) {
+	if len(row) != size || rowHash(ownBucket, key, row[:size-8]) != binary.BigEndian.Uint64(row[size-8:]) {
+		return nil, fmt.Errorf("%s: %w", key, errRow)
+	}
+	for at := 0; at < size; at += 8 {
+		numbers = append(numbers, binary.BigEndian.Uint64(row[at:]))
+	}
+	return numbers, nil
 }
 
 func appendInt(b []byte, field protowire.Number, n int64) []byte {

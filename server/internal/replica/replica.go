@@ -34,14 +34,32 @@ type Replica struct {
 	office  office   // what a leader remembers about the batches it appended
 	reads   reads
 
-	outbox             []*raftpb.Message // answers that waited for an append
-	hardTerm, hardVote uint64            // as last handed out in an Append
-	unsynced           bool              // an Append without Sync has changed more than the commit index
-	last               uint64            // the last index handed out in an Append
-	applied            uint64            // acknowledged by Applied
-	appends, appended  uint64            // handed out, acknowledged
-	applies, applyAcks uint64            // handed out, acknowledged
+	outbox   []*raftpb.Message // answers that waited for an append
+	acked    ack               // the last acknowledgement among them
+	last     uint64            // the last index handed out in an Append
+	applied  uint64            // the last index acknowledged by Applied
+	appends  handed
+	applies  handed
+	hard     hardState
+	unsynced bool // an Append without Sync has changed more than the commit index
 }
+
+// handed counts instructions that were handed out and acknowledged. Both happen in the same order.
+type handed struct{ out, back uint64 }
+
+// acknowledge takes back the instruction of the given number, which must be the oldest.
+func (h *handed) acknowledge(number uint64) {
+	h.back++
+	if number != h.back {
+		panic(fmt.Sprintf("replica: instruction %d acknowledged in place of %d", number, h.back))
+	}
+}
+
+// hardState is what raft last wanted written of its term and vote.
+type hardState struct{ term, vote uint64 }
+
+// ack is an acknowledgement of the log up to index, and when it was sent.
+type ack struct{ to, term, index, tick uint64 }
 
 // view is what the replica knows about its node at one moment.
 type view struct {
@@ -59,7 +77,7 @@ func New(c Config) (*Replica, error) {
 	hs := c.Log.hardState(c.Applied)
 	r := &Replica{
 		cfg: c, log: newMemLog(c.Log, hs, c.MaxLogBytes), applied: c.Applied,
-		hardTerm: hs.GetTerm(), hardVote: hs.GetVote(),
+		hard: hardState{hs.GetTerm(), hs.GetVote()},
 	}
 	r.last = r.log.last()
 	var err error
@@ -200,15 +218,14 @@ func (r *Replica) take(rd raft.Ready, now view, w *Work) {
 // one that was not synced, changed anything but the commit index. A lost commit index does no harm, which spares a
 // follower one sync of two; a lost entry, term or vote that somebody was told of breaks raft.
 func (r *Replica) newAppend(m *raftpb.Message, now view) *Append {
-	r.appends++
-	a := &Append{Entries: m.GetEntries(), Snapshot: m.GetSnapshot(), number: r.appends, responses: m.GetResponses()}
+	r.appends.out++
+	a := &Append{Entries: m.GetEntries(), Snapshot: m.GetSnapshot(), number: r.appends.out, responses: m.GetResponses()}
 	durable := len(a.Entries) > 0 || a.Snapshot != nil
 	if m.GetTerm() != 0 { // raft sets all three or none, and a term it writes is never 0
 		a.HardState = &raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
-		if m.GetTerm() != r.hardTerm || m.GetVote() != r.hardVote {
-			r.hardTerm, r.hardVote = m.GetTerm(), m.GetVote()
-			durable = true
-		}
+		hard := hardState{m.GetTerm(), m.GetVote()}
+		durable = durable || hard != r.hard
+		r.hard = hard
 	}
 	r.unsynced = r.unsynced || durable
 	a.Sync = r.unsynced && len(a.responses) > 0
@@ -228,10 +245,7 @@ func (r *Replica) newAppend(m *raftpb.Message, now view) *Append {
 // Appended says that a was written, and synced as far as it or an earlier one not yet acknowledged asked for. Calls
 // come in the order of the Appends. Answers to other members are in the next Work.
 func (r *Replica) Appended(a *Append) {
-	r.appended++
-	if a.number != r.appended {
-		panic(fmt.Sprintf("replica: append %d acknowledged in place of %d", a.number, r.appended))
-	}
+	r.appends.acknowledge(a.number)
 	// The memory log comes first: a response makes raft look for the entries there.
 	if a.Snapshot != nil {
 		meta := a.Snapshot.GetMetadata()
@@ -250,8 +264,19 @@ func (r *Replica) Appended(a *Append) {
 
 // answer queues a message that waited for durability. An acknowledgement covers all before it, so a later one of the
 // same term takes the place of the one right before it; a rejection is never dropped.
+//
+// What was acknowledged already in the same term is not acknowledged again at once: a leader sends every commit on to
+// its followers, and the answer to that tells it nothing. Should the first one have been lost, or the leader be probing,
+// it asks again after its next heartbeat, and by then the answer is due.
 func (r *Replica) answer(m *raftpb.Message) {
 	if m.GetType() == raftpb.MsgAppResp && !m.GetReject() {
+		last := r.acked
+		r.acked = ack{m.GetTo(), m.GetTerm(), m.GetIndex(), r.ticks}
+		if last.to == r.acked.to && last.term == r.acked.term && last.index == r.acked.index &&
+			r.ticks-last.tick < uint64(r.cfg.HeartbeatTicks) {
+			r.acked.tick = last.tick
+			return
+		}
 		for i := len(r.outbox) - 1; i >= 0; i-- {
 			prev := r.outbox[i]
 			if prev.GetTo() != m.GetTo() {
@@ -270,8 +295,8 @@ func (r *Replica) answer(m *raftpb.Message) {
 }
 
 func (r *Replica) newApply(m *raftpb.Message, w *Work) *Apply {
-	r.applies++
-	a := &Apply{Entries: make([]Entry, len(m.GetEntries())), number: r.applies, response: m.GetResponses()[0]}
+	r.applies.out++
+	a := &Apply{Entries: make([]Entry, len(m.GetEntries())), number: r.applies.out, response: m.GetResponses()[0]}
 	for i, e := range m.GetEntries() {
 		a.Entries[i] = r.open(e, w)
 	}
@@ -317,10 +342,7 @@ func mustUnmarshal(e *raftpb.Entry, m proto.Message) {
 
 // Applied says that a was applied. Calls come in the order of the Applies.
 func (r *Replica) Applied(a *Apply) {
-	r.applyAcks++
-	if a.number != r.applyAcks {
-		panic(fmt.Sprintf("replica: apply %d acknowledged in place of %d", a.number, r.applyAcks))
-	}
+	r.applies.acknowledge(a.number)
 	r.applied = max(r.applied, a.Entries[len(a.Entries)-1].Index)
 	r.blocked = false
 	_ = r.node.Step(a.response)

@@ -393,6 +393,15 @@ func TestTransferLeader(t *testing.T) {
 	c.checkFates()
 }
 
+func TestTransferLeaderThroughAFollower(t *testing.T) {
+	c := newCluster(t, 3, Config{})
+	c.elect(1)
+	c.at(2).TransferLeader(3)
+	c.settle()
+	c.tick(1)
+	require.Equal(t, Leader, c.at(3).Status().Role)
+}
+
 // What a Work hands out must not change under the hands of its owner.
 func TestWorkIsNotReused(t *testing.T) {
 	c := newCluster(t, 3, Config{MaxLogBytes: 1})

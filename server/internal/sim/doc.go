@@ -14,6 +14,10 @@
 // it. [Run] of the same seed and [Options] gives the same events in the same order, which Report.Trace proves. Raft
 // draws its election timeouts from crypto/rand; the caller makes that deterministic with testing/cryptotest.
 //
+//	go test ./server/internal/sim                      the quick number of seeds, and all mutants
+//	go test ./server/internal/sim -run TestSeeds -seeds=2000 -first=1 -v
+//	go test ./server/internal/sim -run TestSeeds -seed=360 -v
+//
 // # Phases
 //
 // Under load and faults for Options.Active; then everything heals, and every member must serve a write and a read within

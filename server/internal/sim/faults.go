@@ -1,11 +1,15 @@
 package sim
 
-import "time"
+import (
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+)
 
 // startFaults makes each kind of fault happen at random times, as often as the options say.
 func (s *sim) startFaults() {
 	s.every(s.Partitions, s.partition)
-	s.every(s.Crashes, func() { s.crash(s.pick()) })
+	s.every(s.Crashes, func() { s.crash(s.pick(), s.Outage) })
 	s.every(s.LeaderKills, func() { s.killLeader(50) })
 	s.every(s.Pauses, s.pause)
 	s.every(s.Stalls, s.stall)
@@ -40,7 +44,7 @@ func (s *sim) every(mean time.Duration, fn func()) {
 }
 
 // crash ends a process, with or without the power, and starts it again some time later.
-func (s *sim) crash(n *node) {
+func (s *sim) crash(n *node, outage time.Duration) {
 	if !n.up {
 		return
 	}
@@ -51,11 +55,19 @@ func (s *sim) crash(n *node) {
 		n.kill()
 	}
 	s.note("crash", n.id)
-	s.after(s.around(s.Outage), func() {
+	s.after(s.around(outage), func() {
 		if !n.up {
 			n.restart()
 		}
 	})
+}
+
+// voted may crash a member right after it gave its vote, so that it is asked again in the same term.
+func (s *sim) voted(n *node, m *raftpb.Message) {
+	if s.faulty && m.GetType() == raftpb.MsgVoteResp && !m.GetReject() && s.chance(s.VoteCrashes) {
+		s.counts.VoteCrashes++
+		s.afterOn(n, 1, func() { s.crash(n, s.Delay) })
+	}
 }
 
 // killLeader crashes a leader at a time when it has writes under way.
@@ -64,7 +76,7 @@ func (s *sim) killLeader(tries int) {
 	switch {
 	case n != nil && n.rep.Status().Pending > 0:
 		s.counts.LeaderKills++
-		s.crash(n)
+		s.crash(n, s.Outage)
 	case tries > 0:
 		s.after(time.Millisecond, func() {
 			if s.faulty {

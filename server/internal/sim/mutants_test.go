@@ -24,23 +24,25 @@ var hunts = map[Mutant]hunt{
 	EarlyAppended:    {first: 1, seeds: 20, oracles: lost, tune: func(o *Options) { o.Crashes = ms(300) }},
 	AckEarly:         {first: 1, seeds: 20, oracles: []string{"ack", "history"}},
 	UnconfirmedReads: {first: 1, seeds: 20, oracles: []string{"read", "history"}},
-	ReusedReadID:     {first: 1, seeds: 40, oracles: []string{"read", "history"}},
+	ReusedReadID:     {first: 8, seeds: 40, oracles: []string{"read", "history"}},
 	ForgetTombstone:  {first: 1, seeds: 20, oracles: []string{"state", "watch", "read"}},
 	CheckpointAhead:  {first: 1, seeds: 20, oracles: []string{"state", "log", "watch", "read"}},
-	ExpireUnfenced:   {first: 6, seeds: 40, oracles: []string{"lease"}},
+	ExpireUnfenced:   {first: 8, seeds: 40, oracles: []string{"lease"}},
 	ShortDeadlines:   {first: 1, seeds: 20, oracles: []string{"lease"}},
-	RenewUnconfirmed: {first: 31, seeds: 60, oracles: []string{"lease"}, tune: func(o *Options) {
+	RenewUnconfirmed: {first: 100, seeds: 60, oracles: []string{"lease"}, tune: func(o *Options) {
 		o.Stalls, o.TTL, o.Lockers, o.Outage = ms(1200), 1, 12, ms(600)
 	}},
-	DropVote: {first: 11, seeds: 60, oracles: []string{"leader", "log"}, tune: func(o *Options) {
-		o.Crashes, o.Outage, o.Campaigns, o.Delay, o.Sync = ms(40), ms(5), ms(40), ms(20), us(500)
+	DropVote: {first: 1, seeds: 60, oracles: []string{"leader", "log"}, tune: func(o *Options) {
+		o.Members, o.VoteCrashes, o.Campaigns, o.Delay, o.Sync = 5, 0.5, ms(30), ms(10), us(500)
 	}},
 	StaleBatch: {first: 1, seeds: 20, oracles: []string{"ack"}, tune: func(o *Options) {
 		o.Transfers, o.Campaigns, o.TailChance, o.Tail, o.Reorder = ms(150), ms(300), 0.2, ms(800), true
 	}},
 	RepeatedBatch: {first: 1, seeds: 20, oracles: []string{"ack"}},
-	LockUnchecked: {first: 1, seeds: 60, oracles: []string{"lock"}},
-	WatchSkips:    {first: 1, seeds: 20, oracles: []string{"watch"}},
+	LockUnchecked: {first: 1, seeds: 20, oracles: []string{"lock"}, tune: func(o *Options) {
+		o.Lockers, o.TTL, o.LockerPauses = 6, 1, 0.5
+	}},
+	WatchSkips: {first: 1, seeds: 20, oracles: []string{"watch"}},
 }
 
 // TestMutants plants each bug and requires that runs under faults catch it.

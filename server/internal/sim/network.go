@@ -7,6 +7,9 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
+// maxTransfer bounds how long a checkpoint is on its way, so that what began before everything was healed is over soon.
+const maxTransfer = 500 * time.Millisecond
+
 // network carries messages between members: late, twice, out of order or not at all, as the options say.
 type network struct {
 	s       *sim
@@ -61,6 +64,7 @@ func (w *network) send(from *node, m *raftpb.Message) {
 		w.sendSnapshot(from, m)
 		return
 	}
+	s.voted(from, m)
 	s.Mutant.sent(from, m)
 	to := s.nodes[m.GetTo()-1]
 	if !w.open(from.id, to.id) || s.chance(s.Loss) {
@@ -110,7 +114,7 @@ func (w *network) sendSnapshot(from *node, m *raftpb.Message) {
 	to, ck, epoch := s.nodes[m.GetTo()-1], from.store, from.epoch
 	m = proto.Clone(m).(*raftpb.Message)
 	m.Snapshot.Metadata.Index, m.Snapshot.Metadata.Term = new(ck.index), new(ck.term)
-	takes := 5*w.delay() + time.Duration(len(ck.rows))*10*time.Microsecond
+	takes := min(5*w.delay()+time.Duration(len(ck.rows))*10*time.Microsecond, maxTransfer)
 	cut := s.chance(s.Loss * 2)
 	s.arriveAt(to, s.now+takes, func() {
 		ok := to.up && !cut && w.open(from.id, to.id)

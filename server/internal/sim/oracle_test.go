@@ -36,13 +36,12 @@ func bench(t *testing.T) (*sim, *node) {
 			n.kill()
 		}
 	})
-	for i, v := range []*state.Version{
+	for _, v := range []*state.Version{
 		{Key: "k", Value: []byte("a"), Create: 2, Mod: 2, Count: 1},
 		{Key: "k", Value: []byte("b"), Create: 2, Mod: 3, Count: 2},
 		{Key: "k", Mod: 4, Deleted: true},
 	} {
 		s.truth.events = append(s.truth.events, state.Event{Version: v})
-		s.truth.first[v.Mod] = i
 		s.truth.keys["k"] = append(s.truth.keys["k"], v)
 	}
 	s.truth.entries = []entry{{term: 2, revision: 2}, {term: 2, revision: 3}, {term: 4, revision: 4}}

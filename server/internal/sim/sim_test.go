@@ -85,6 +85,7 @@ func requireEnough(t *testing.T, sum Counts) {
 		{"power cuts", sum.PowerCuts, 1},
 		{"leader crashes during writes", sum.LeaderKills, 0.8},
 		{"crashes during a log write", sum.TornWrites, 0.1},
+		{"crashes after a vote", sum.VoteCrashes, 0.1},
 		{"failed syncs", sum.SyncFailures, 0.5},
 		{"partitions", sum.Partitions, 3},
 		{"pauses", sum.Pauses, 1},
@@ -111,17 +112,24 @@ func requireEnough(t *testing.T, sum Counts) {
 	}
 }
 
-// TestRegressions runs seeds that found something, with the options that made it likely.
+// slowNetwork makes a round trip take about as long as a follower waits for an answer to a read index, and elections
+// and crashes frequent.
+func slowNetwork(o *Options) {
+	o.Crashes, o.Outage, o.Campaigns, o.Delay, o.Sync = ms(40), ms(5), ms(40), ms(20), us(500)
+}
+
+// TestRegressions runs seeds that found something, with the options that made it likely. A change to Draw makes them
+// mean something else: then undo the fix for a moment and look for others.
 func TestRegressions(t *testing.T) {
 	for _, c := range []struct {
 		seed  uint64
 		tune  func(*Options)
 		found string
 	}{
-		{1, hunts[DropVote].tune, "a follower asked for a read index again before the answer could come, for ever"},
-		{25, hunts[DropVote].tune, "the same with five members"},
+		{8, slowNetwork, "a follower asked for a read index again before the answer could come, for ever"},
+		{11, slowNetwork, "the same"},
 		{5, nil, "the event window of the machine stayed over its limit"},
-		{33, nil, "the same after a compaction"},
+		{21, nil, "the same after a compaction"},
 	} {
 		o := Draw(c.seed)
 		if c.tune != nil {

@@ -27,7 +27,6 @@ type truth struct {
 
 	revision int64
 	events   []state.Event               // in revision order
-	first    map[int64]int               // of the events of a revision
 	keys     map[string][]*state.Version // versions of each key, ascending
 	values   map[string]int              // how often each value was written
 	acked    []string                    // values acknowledged as written
@@ -62,7 +61,7 @@ type acquisition struct {
 
 func newTruth(s *sim) *truth {
 	return &truth{
-		s: s, revision: 1, digests: make(map[uint64][32]byte), first: make(map[int64]int),
+		s: s, revision: 1, digests: make(map[uint64][32]byte),
 		keys: make(map[string][]*state.Version), values: make(map[string]int), refused: make(map[string]bool),
 		leaders: make(map[uint64]uint64), expiries: make(map[expiry]time.Duration),
 		renewals: make(map[int64]time.Duration), ttls: make(map[int64]int64),
@@ -144,9 +143,6 @@ func (t *truth) learn(n *node) {
 	h := n.mach.History()
 	for e := range h.From(t.revision + 1) {
 		v := e.Version
-		if _, ok := t.first[v.Mod]; !ok {
-			t.first[v.Mod] = len(t.events)
-		}
 		t.events = append(t.events, e)
 		t.keys[v.Key] = append(t.keys[v.Key], v)
 		if !v.Deleted {
@@ -297,11 +293,13 @@ func (t *truth) locked(client int, key string, token, revision int64) {
 	t.s.counts.Locks++
 	mine := t.at(key, revision)
 	if mine == nil || mine.Create != token {
-		t.s.violate("lock", "client %d holds %q with token %d at revision %d, where it is %s", client, key, token, revision, show(mine))
+		t.s.violate("lock", "client %d holds %q with token %d at revision %d, where it is %s",
+			client, key, token, revision, show(mine))
 	}
 	for _, other := range slices.Sorted(maps.Keys(t.keys)) {
 		if v := t.at(other, revision); v != nil && other != key && isLock(other) && v.Create < token {
-			t.s.violate("lock", "client %d holds %q with token %d at revision %d, where %q is older", client, key, token, revision, other)
+			t.s.violate("lock", "client %d holds %q with token %d at revision %d, where %q is older",
+				client, key, token, revision, other)
 		}
 	}
 	t.locks = append(t.locks, acquisition{client, token, revision})

@@ -2,6 +2,8 @@ package state
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -76,11 +78,29 @@ func TestHistoryDrops(t *testing.T) {
 	require.NotNil(t, h.find(Revision{Main: 23, Sub: 2}), "what is there is found though it is not shown")
 	f.put("z=1")
 	require.Equal(t, "z=1@24.0", f.events(0))
-	n := 0
-	for range kept.From(0) {
-		n++
+	next := kept.First()
+	for e := range kept.From(0) {
+		require.Equal(t, next, e.Version.Mod, "a snapshot keeps what it shows")
+		next++
 	}
-	require.EqualValues(t, kept.Last()-kept.First()+1, n, "a snapshot keeps what it shows")
+	require.Equal(t, kept.Last()+1, next)
+}
+
+// A version that left the window and is kept by the event that replaced it counts there.
+func TestHistoryCountsPrev(t *testing.T) {
+	a := newMemory()
+	f := &fixture{T: t, m: New(Config{HistoryBytes: 1000, Archive: a})}
+	f.put("a=" + strings.Repeat("x", 2000))
+	a.save(f.m.TakeChanges())
+	f.put("b=1")
+	f.m.Archived(2)
+	require.EqualValues(t, 3, f.m.History().First())
+	small := f.m.window.bytes
+	f.put("b=2")
+	require.Less(t, f.m.window.bytes, 2*small+1)
+	f.put("a=2")
+	require.Greater(t, f.m.window.bytes, 2000)
+	require.Len(t, slices.Collect(f.m.History().From(5)), 1)
 }
 
 // Without an archive nothing is ever dropped.

@@ -155,9 +155,9 @@ func TestLoadHalfCompacted(t *testing.T) {
 	for _, v := range []Version{
 		{Key: "a", Mod: 3, Deleted: true},
 		{Key: "a", Mod: 5, Deleted: true},
-		{Key: "b", Create: 2, Mod: 6, Count: 3},
-		{Key: "b", Create: 2, Mod: 8, Count: 5, Sub: 1},
+		{Key: "b", Create: 2, Mod: 6, Count: 3, Value: []byte("3")},
 		{Key: "a", Create: 9, Mod: 9, Count: 1},
+		{Key: "b", Create: 2, Mod: 9, Count: 5, Sub: 1, Value: []byte("5")},
 		{Key: "a", Create: 9, Mod: 10, Count: 2},
 	} {
 		require.NoError(t, l.Version(&v))
@@ -166,11 +166,11 @@ func TestLoadHalfCompacted(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, m.Check())
 	f := &fixture{T: t, m: m, index: 20}
-	require.Equal(t, "a=@9.0 a=@10.0/", f.events(0), "the Prev of a compacted time is not known")
+	require.Equal(t, "a=@9.0 b=5@9.1 a=@10.0/", f.events(0), "the Prev of a compacted time is not known")
 	before := m.Digest()
 	require.Equal(t, []Revision{{3, 0}, {5, 0}, {6, 0}}, f.swept())
 	require.Equal(t, before, m.Digest())
-	require.Equal(t, "a=(9.9.1) b=(2.8.5)", f.all(9))
+	require.Equal(t, "a=(9.9.1) b=5(2.9.5)", f.all(9))
 	f.put("c=1")
-	require.Equal(t, "a=(9.10.2) b=(2.8.5) c=1(13.13.1)", f.all(0))
+	require.Equal(t, "a=(9.10.2) b=5(2.9.5) c=1(13.13.1)", f.all(0))
 }

@@ -2,6 +2,7 @@ package state
 
 import (
 	"testing"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -85,6 +86,13 @@ func TestDeterminism(t *testing.T) {
 	n.Apply(51, 9, []Command{putOf([]byte("x"), nil)})
 	m.Apply(51, 9, []Command{putOf([]byte("x"), []byte{0})})
 	require.NotEqual(t, m.Digest(), n.Digest(), "one byte differs")
+}
+
+// The sizes that the accounts are kept in are those of the structures.
+func TestStructureSizes(t *testing.T) {
+	require.EqualValues(t, versionBytes, unsafe.Sizeof(Version{}))
+	require.EqualValues(t, eventSlotBytes, unsafe.Sizeof(Event{}))
+	require.EqualValues(t, pastBytes, unsafe.Sizeof(past{}))
 }
 
 func TestMembers(t *testing.T) {

@@ -87,8 +87,9 @@ type world struct {
 
 // old is a view with the model as it was when the view was taken.
 type old struct {
-	view  *View
-	model *model
+	view   *View
+	model  *model
+	loaded int64
 }
 
 func config(a Archive) Config {
@@ -121,7 +122,7 @@ func shortRun(t *rapid.T) {
 
 // Long runs, in which all that can happen does.
 func TestMachineAgreesWithModelForLong(t *testing.T) {
-	const runs, steps = 60, 250
+	const runs, steps = 25, 250
 	met := tally{}
 	for range runs {
 		seed := rand.Uint64()
@@ -223,15 +224,14 @@ func (w *world) compare() {
 	for _, member := range w.m.Members() {
 		require.Equal(w, w.model.members[member.ID], member)
 	}
-	w.compareHistory(w.m, w.loaded)
-	w.compareHistory(w.twin, neverCompacted)
+	w.compareHistory(w.m.History(), w.model, w.loaded)
+	w.compareHistory(w.twin.History(), w.model, neverCompacted)
 }
 
 // compareHistory checks that the window tells exactly the writes since First, with their Prev. Up to the revision at
 // which the machine was loaded compacted, writes and Prevs may be missing.
-func (w *world) compareHistory(m *Machine, loaded int64) {
-	h := m.History()
-	require.Equal(w, w.model.rev, h.Last())
+func (w *world) compareHistory(h History, m *model, loaded int64) {
+	require.Equal(w, m.rev, h.Last())
 	if h.First() > max(loaded, firstRevision) {
 		w.met["dropped"]++
 	}
@@ -246,7 +246,7 @@ func (w *world) compareHistory(m *Machine, loaded int64) {
 		events[last] = e
 	}
 	latest := map[string]written{}
-	for _, x := range w.model.log {
+	for _, x := range m.log {
 		prev, existed := latest[x.key]
 		latest[x.key] = x
 		e, ok := events[Revision{x.mod, x.sub}]
@@ -280,6 +280,9 @@ func (w *world) read() {
 		for _, o := range w.olds {
 			w.readView(o.view, o.model)
 		}
+	}
+	for _, o := range w.olds {
+		w.compareHistory(o.view.History(), o.model, o.loaded)
 	}
 }
 
@@ -322,7 +325,7 @@ func (w *world) sameRead(m *model, want proto.Message, wantErr error, got proto.
 func (w *world) keepView() {
 	frozen := *w.model
 	frozen.log, frozen.leases = slices.Clip(frozen.log), maps.Clone(frozen.leases)
-	w.olds = append(w.olds, old{w.m.View(), &frozen})
+	w.olds = append(w.olds, old{w.m.View(), &frozen, w.loaded})
 	if len(w.olds) > 3 {
 		w.olds = w.olds[1:]
 	}

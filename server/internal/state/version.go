@@ -90,8 +90,8 @@ func (v *Version) at(rev int64) (i int, newest, ok bool) {
 	return i, false, i >= 0
 }
 
-// retained returns how many of the oldest entries of older compaction at revision rev discards, and whether it discards
-// v as well. Compaction keeps what can be read at rev or later: everything above rev and the newest at or below it,
+// discarded returns how many of the oldest entries of older a compaction at revision rev discards, and whether it
+// discards v as well. Compaction keeps what can be read at rev or later: everything above rev and the newest at or below it,
 // unless that is a tombstone below rev. A tombstone exactly at rev stays, because a watch may start there (etcd #19179).
 func (v *Version) discarded(rev int64) (older int, all bool) {
 	if v.Mod <= rev {

@@ -5,13 +5,16 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
+// victimsKept bounds the working space that a range delete leaves for the next one, in keys.
+const victimsKept = 4096
+
 // putResponse is a response and its header in one allocation.
 type putResponse struct {
 	response pb.PutResponse
 	header   pb.ResponseHeader
 }
 
-// put checks and carries out a put, alone or within a transaction that was checked as a whole.
+// put checks and carries out a put that is a command of its own.
 func (m *Machine) put(r *pb.PutRequest) (*pb.PutResponse, error) {
 	if err := m.checkPut(r); err != nil {
 		return nil, err
@@ -33,7 +36,7 @@ func (m *Machine) checkPut(r *pb.PutRequest) error {
 	return nil
 }
 
-// putChecked writes a key. One descent of the tree both finds the version to supersede and puts the new one in its
+// putChecked carries out a put that was checked, alone or with its transaction. One descent of the tree both finds the version to supersede and puts the new one in its
 // place, so the new one is completed when it is in the tree already. Its key is the request's memory, as its value is:
 // the request was given to the machine.
 func (m *Machine) putChecked(r *pb.PutRequest) *pb.PutResponse {
@@ -90,7 +93,9 @@ func (m *Machine) deleteRange(r *pb.DeleteRangeRequest) *pb.DeleteRangeResponse 
 		m.delete(v)
 	}
 	clear(victims)
-	m.victims = victims[:0]
+	if cap(victims) <= victimsKept {
+		m.victims = victims[:0]
+	}
 	response.Header = m.header()
 	return response
 }

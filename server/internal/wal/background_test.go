@@ -26,35 +26,40 @@ func onSpare(m *disk.Mem, f func() error) {
 
 // TestBackgroundWork: appending, releasing and asking for figures at once, with the stock kept by its goroutine.
 func TestBackgroundWork(t *testing.T) {
-	m := disk.NewMem(1)
-	c := config(m, 8192)
-	c.Inline = false
-	l := mustCreate(t, c, wal.Base{})
-	const entries = 2000
-	appended := make(chan uint64, 16)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for i := range appended {
-			if err := l.Release(i); err != nil {
-				t.Error(err)
+	synctest.Test(t, func(t *testing.T) {
+		m := disk.NewMem(1)
+		c := config(m, 8192)
+		c.Inline = false
+		l := mustCreate(t, c, wal.Base{})
+		const entries = 2000
+		appended := make(chan uint64, 16)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for i := range appended {
+				if err := l.Release(i); err != nil {
+					t.Error(err)
+				}
+				l.Stats()
 			}
-			l.Stats()
+		})
+		for i := uint64(1); i <= entries; i++ {
+			appendRun(t, l, i, i, 1, 300)
+			if i%10 == 0 {
+				appended <- i
+			}
 		}
+		close(appended)
+		wg.Wait()
+		synctest.Wait() // for the goroutine to have nothing left to do
+		require.Equal(t, 2, l.Stats().Segments)
+		require.LessOrEqual(t, len(m.Names()), 3, "two segments and perhaps a spare")
+		require.NoError(t, l.Close())
+		c.Inline = true
+		l, rec := mustOpen(t, c)
+		require.Equal(t, uint64(entries), rec.Base.Index+uint64(len(rec.Entries)))
+		require.Less(t, len(rec.Entries), 30)
+		require.NoError(t, l.Close())
 	})
-	for i := uint64(1); i <= entries; i++ {
-		appendRun(t, l, i, i, 1, 300)
-		if i%10 == 0 {
-			appended <- i
-		}
-	}
-	close(appended)
-	wg.Wait()
-	require.NoError(t, l.Close())
-	c.Inline = true
-	l, rec := mustOpen(t, c)
-	require.Equal(t, uint64(entries), rec.Base.Index+uint64(len(rec.Entries)))
-	require.Less(t, len(rec.Entries), 500)
-	require.NoError(t, l.Close())
 }
 
 // TestRotationWaitsForTheSpare that is being made instead of making another, and a failure to make it is the log's.
@@ -118,6 +123,41 @@ func TestCloseStopsTheBackgroundWork(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, 1, writes)
 		require.Equal(t, []string{"/wal/0000000000000001.wal", "/wal/closed"}, m.Names())
+	})
+}
+
+// TestCloseWhileAppendWaits for the spare that Close stops the making of: the batch gets a segment all the same, or comes
+// too late, and the log is closed as it is.
+func TestCloseWhileAppendWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := disk.NewMem(1)
+		c := config(m, 1<<20)
+		c.Inline = false
+		l := mustCreate(t, c, wal.Base{})
+		gate := make(chan struct{})
+		onSpare(m, func() error { <-gate; return nil })
+		appendRun(t, l, 1, 1, 1, 900<<10)
+		synctest.Wait()
+		appended, closed := make(chan error, 1), make(chan error, 1)
+		go func() {
+			appended <- l.Append(wal.Batch{Entries: []*raftpb.Entry{entry(2, 1, make([]byte, 200<<10))}}, true)
+		}()
+		synctest.Wait()
+		go func() { closed <- l.Close() }()
+		synctest.Wait()
+		require.Empty(t, appended)
+		require.Empty(t, closed)
+		close(gate)
+		require.NoError(t, <-closed)
+		entries := 2
+		if err := <-appended; err != nil { // Close got the lock first
+			require.ErrorIs(t, err, wal.ErrClosed)
+			entries = 1
+		}
+		c.Inline = true
+		l, rec := mustOpen(t, c)
+		require.Len(t, rec.Entries, entries)
+		require.NoError(t, l.Close())
 	})
 }
 

@@ -1,12 +1,14 @@
 package wal_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/latchkey-go/latchkey/server/internal/disk"
 	"github.com/latchkey-go/latchkey/server/internal/wal"
@@ -59,7 +61,7 @@ func (d *driver) reopen(m *disk.Mem) error {
 		return err
 	}
 	d.log = l
-	for range 3 {
+	for range d.rng.IntN(4) {
 		if err := d.append(d.batch(), d.rng.IntN(3) > 0); err != nil {
 			return err
 		}
@@ -85,7 +87,7 @@ func (d *driver) reopen(m *disk.Mem) error {
 // log opens with every batch that was acknowledged, whole batches only, in order.
 func TestPowerCutAtEveryOperation(t *testing.T) {
 	cuts, torn := 0, 0
-	for seed := range uint64(25) {
+	for seed := range fewer(25) {
 		ops := opsOf(t, seed, crashSteps)
 		for n := uint64(1); n <= ops; n++ {
 			m := disk.NewMem(seed*1000 + n)
@@ -110,14 +112,14 @@ func TestPowerCutAtEveryOperation(t *testing.T) {
 		}
 	}
 	t.Logf("%d power cuts, %d torn ends", cuts, torn)
-	require.Greater(t, cuts, 3000)
-	require.Greater(t, torn, 100)
+	require.Greater(t, cuts, int(fewer(3000))/2)
+	require.Greater(t, torn, int(fewer(100))/2)
 }
 
 // TestPowerCutInsideRecovery: the power goes again at every operation of Open, and a third time in the next one.
 func TestPowerCutInsideRecovery(t *testing.T) {
 	cuts := 0
-	for seed := range uint64(8) {
+	for seed := range fewer(8) {
 		ops := opsOf(t, seed, crashSteps)
 		for n := 3 + seed; n <= ops; n += 11 {
 			for again := uint64(1); ; again++ {
@@ -151,7 +153,7 @@ func TestPowerCutInsideRecovery(t *testing.T) {
 		}
 	}
 	t.Logf("%d power cuts inside Open", cuts)
-	require.Greater(t, cuts, 1000)
+	require.Greater(t, cuts, int(fewer(1000))/2)
 }
 
 // TestEveryFailure fails every operation once, writes and syncs above all. The call that needed it fails, and so does every
@@ -161,7 +163,7 @@ func TestPowerCutInsideRecovery(t *testing.T) {
 func TestEveryFailure(t *testing.T) {
 	fault := errors.New("injected")
 	failed := map[disk.OpKind]int{}
-	for seed := range uint64(12) {
+	for seed := range fewer(12) {
 		ops := opsOf(t, seed, crashSteps)
 		for n := uint64(1); n <= ops; n++ {
 			for _, lost := range []bool{false, true} {
@@ -191,7 +193,7 @@ func TestEveryFailure(t *testing.T) {
 	}
 	t.Log(failed)
 	for _, k := range []disk.OpKind{disk.OpCreate, disk.OpRename, disk.OpRemove, disk.OpSyncDir, disk.OpWrite, disk.OpSync} {
-		require.Greater(t, failed[k], 50, k)
+		require.Greater(t, failed[k], int(fewer(50))/2, k)
 	}
 }
 
@@ -216,7 +218,7 @@ func requireFinal(t *testing.T, m *disk.Mem, l *wal.Log, fault error) {
 func TestFailuresInsideRecovery(t *testing.T) {
 	fault := errors.New("injected")
 	failed := 0
-	for seed := range uint64(6) {
+	for seed := range fewer(6) {
 		ops := opsOf(t, seed, crashSteps)
 		for n := 4 + seed; n <= ops; n += 13 {
 			for op := uint64(1); ; op++ {
@@ -252,7 +254,41 @@ func TestFailuresInsideRecovery(t *testing.T) {
 		}
 	}
 	t.Logf("%d failures inside Open", failed)
-	require.Greater(t, failed, 500)
+	require.Greater(t, failed, int(fewer(500))/2)
+}
+
+// TestZerosThatWereNotSynced: the sync that ends the discarding of a torn batch fails and leaves zeros that only the page
+// cache knows. The next Open reads zeros, and must write them again all the same: otherwise the torn bytes come back with
+// the next power cut, behind a batch that was acknowledged in between.
+func TestZerosThatWereNotSynced(t *testing.T) {
+	fault := errors.New("injected")
+	for seed := range uint64(40) {
+		m := disk.NewMem(seed)
+		c := config(m, 16384)
+		l := mustCreate(t, c, wal.Base{})
+		for i := range uint64(2) { // three sectors each; the second one loses its last
+			require.NoError(t, l.Append(wal.Batch{Entries: []*raftpb.Entry{entry(i+1, 1, bytes.Repeat([]byte{7}, 1200))}}, true))
+		}
+		name := "/wal/0000000000000001.wal"
+		b, err := m.ReadFile(name)
+		require.NoError(t, err)
+		require.NoError(t, m.WriteFile(name, append(b[:7*sector:7*sector], make([]byte, len(b)-7*sector)...)))
+		m.SetFault(func(op disk.Op) error {
+			if op.Kind == disk.OpSync && op.Name == name {
+				return fault
+			}
+			return nil
+		})
+		_, _, err = wal.Open(c)
+		require.ErrorIs(t, err, fault)
+		m.SetFault(nil)
+		l, rec := mustOpen(t, c)
+		require.Equal(t, "0@0: 1@1", spans(rec))
+		appendRun(t, l, 2, 2, 2, 10)
+		_, rec = reopened(t, c, m)
+		require.Equal(t, "0@0: 1@1 2@2", spans(rec))
+		require.Nil(t, rec.Torn)
+	}
 }
 
 // TestShortRead: a file that ends before its length is an error, not damage and not an end.

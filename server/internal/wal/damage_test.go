@@ -52,14 +52,15 @@ func newSample(t *testing.T, how ending) *sample {
 		switch i {
 		case 3, 11:
 			b.HardState = hard(uint64(1+i/8), 1, uint64(i))
-		case 6: // two sectors of zeros within
-			b.Entries = append(b.Entries, entry(b.Entries[0].GetIndex()+1, 1, make([]byte, 1800)))
+		case 6: // a sector of zeros within
+			b.Entries = append(b.Entries, entry(b.Entries[0].GetIndex()+1, 1, make([]byte, 1300)))
 		case 9:
 			b.Entries[0] = entry(s.states[i].last().Index-1, 2, []byte("replaces two"))
-		case 19: // three sectors
-			for k := range uint64(4) {
-				b.Entries = append(b.Entries, entry(b.Entries[0].GetIndex()+1+k, 3, bytes.Repeat([]byte{7}, 300)))
-			}
+		case 16:
+			b.Entries = append(b.Entries, entry(b.Entries[0].GetIndex()+1, 3, bytes.Repeat([]byte{7}, 300)))
+		case 19: // four sectors, one of them zeros
+			b.Entries = append(b.Entries, entry(b.Entries[0].GetIndex()+1, 3, bytes.Repeat([]byte{7}, 300)),
+				entry(b.Entries[0].GetIndex()+2, 3, make([]byte, 1100)))
 		}
 		sync := i < 17 || how == killed || how == closed || how == grouped && i == 19
 		require.NoError(t, l.Append(b, sync))
@@ -176,7 +177,10 @@ func (s *sample) open(t *testing.T, m *disk.Mem, name string, b []byte) outcome 
 }
 
 // damage opens the log once for every variant of every file, always on a fresh copy of the disk.
-func (s *sample) damage(t *testing.T, variants func(name string, b []byte, try func(at int64, b []byte)), judge func(name string, at int64, o outcome)) {
+func (s *sample) damage(t *testing.T,
+	variants func(name string, b []byte, try func(at int64, b []byte)),
+	judge func(name string, at int64, o outcome),
+) {
 	for _, name := range s.names {
 		m := s.disk.Clone(1)
 		variants(name, s.files[name], func(at int64, b []byte) {
@@ -207,6 +211,9 @@ func TestEveryBit(t *testing.T) {
 				b = slices.Clone(b)
 				for at := range b {
 					for bit := range 8 {
+						if raced && bit != at%8 {
+							continue
+						}
 						b[at] ^= 1 << bit
 						try(int64(at), b)
 						b[at] ^= 1 << bit
@@ -236,9 +243,12 @@ func TestEveryBit(t *testing.T) {
 			})
 			t.Logf("%d flips: %d refused, %d recovered whole (%d swept), 0 lost", flips, refused, whole, swept)
 			require.Equal(t, flips, refused+whole)
-			require.Greater(t, refused, 40_000)
-			require.Greater(t, whole, 2000)
-			require.Equal(t, how != closed, swept > 2000)
+			require.Greater(t, refused, 3000)
+			require.Greater(t, whole, 400)
+			require.Equal(t, how != closed, swept > 400)
+			if !raced {
+				require.Greater(t, flips, 49_000)
+			}
 		})
 	}
 }
@@ -252,6 +262,9 @@ func TestEveryTruncation(t *testing.T) {
 			cuts := 0
 			cut := func(_ string, b []byte, try func(int64, []byte)) {
 				for n := range b {
+					if raced && n%7 > 0 {
+						continue
+					}
 					try(int64(n), b[:n:n])
 				}
 			}
@@ -261,7 +274,7 @@ func TestEveryTruncation(t *testing.T) {
 				require.Equal(t, name, o.refused.File)
 			})
 			t.Logf("%d cuts, all refused", cuts)
-			require.Greater(t, cuts, 15_000)
+			require.Greater(t, cuts, int(fewer(15_000)))
 		})
 	}
 }
@@ -311,6 +324,35 @@ func TestEveryZeroedSector(t *testing.T) {
 			require.Equal(t, lost, torn, "other sectors of the group remain here")
 			require.Equal(t, map[ending]int{closed: 0, killed: 3, grouped: 5, behind: 0}[how], acked)
 		})
+	}
+}
+
+// TestVanishedBatch is the worst of what is left: a last batch of one sector, zeroed after a crash, is gone without a trace.
+// With a mark it is not.
+func TestVanishedBatch(t *testing.T) {
+	for _, how := range []ending{closed, killed} {
+		m := disk.NewMem(1)
+		c := config(m, 4096)
+		l := mustCreate(t, c, wal.Base{})
+		appendRun(t, l, 1, 3, 1, 100)
+		if how == closed {
+			require.NoError(t, l.Close())
+		}
+		name := "/wal/0000000000000001.wal"
+		b, err := m.ReadFile(name)
+		require.NoError(t, err)
+		clear(b[4*sector : 5*sector])
+		require.NoError(t, m.WriteFile(name, b))
+		_, rec, err := wal.Open(c)
+		if how == closed {
+			var damage *wal.DamageError
+			require.ErrorAs(t, err, &damage)
+			require.Equal(t, &wal.DamageError{File: name, Offset: 4 * sector, Reason: damage.Reason}, damage)
+			continue
+		}
+		require.NoError(t, err)
+		require.Equal(t, "0@0: 1@1 2@1", spans(rec))
+		require.Nil(t, rec.Torn)
 	}
 }
 
@@ -374,9 +416,35 @@ func TestMisplacedSectors(t *testing.T) {
 			})
 			t.Logf("%d moves: %d refused, %d recovered whole", moves, refused, whole)
 			require.Greater(t, refused, 900)
-			require.Greater(t, whole, 80)
+			require.Greater(t, whole, 25)
 		})
 	}
+}
+
+// TestBatchOfAnotherHistory puts in a batch of the same number from a log that was the same up to the batch before: each
+// batch continues one history only.
+func TestBatchOfAnotherHistory(t *testing.T) {
+	name := "/wal/0000000000000001.wal"
+	var logs [2][]byte
+	var m *disk.Mem
+	for i := range logs {
+		m = disk.NewMem(1)
+		l := mustCreate(t, config(m, 8192), wal.Base{})
+		appendRun(t, l, 1, 3, 1, 100)
+		appendRun(t, l, 4, 4, uint64(2+i), 100)
+		appendRun(t, l, 5, 6, 4, 100)
+		b, err := m.ReadFile(name)
+		require.NoError(t, err)
+		logs[i] = b
+	}
+	fifth := 6 * sector
+	require.Equal(t, logs[0][:fifth-sector], logs[1][:fifth-sector])
+	copy(logs[0][fifth:fifth+sector], logs[1][fifth:])
+	require.NoError(t, m.WriteFile(name, logs[0]))
+	_, _, err := wal.Open(config(m, 8192))
+	var damage *wal.DamageError
+	require.ErrorAs(t, err, &damage)
+	require.EqualValues(t, fifth, damage.Offset)
 }
 
 // TestMissingFiles removes each file. Only the oldest segment may be gone, as after Release: the log then says that it

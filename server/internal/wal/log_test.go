@@ -373,11 +373,22 @@ func TestRecycledSegments(t *testing.T) {
 	}
 	require.Greater(t, renamed, 4)
 	m.SetFault(nil)
-	l, rec := reopened(t, c, m)
+	_, rec := reopened(t, c, m)
 	require.EqualValues(t, 60, rec.Entries[len(rec.Entries)-1].GetIndex())
 	state := model{base: rec.Base, entries: rec.Entries}
 	m.Crash()
 
+	refused := 0
+	for _, o := range old {
+		refused += plantStale(t, m, c, state, o)
+	}
+	t.Logf("%d stale sectors refused", refused)
+	require.Greater(t, refused, 150)
+}
+
+// plantStale puts every sector of a segment that was released, and then the whole of it, in the place of the newest one,
+// and counts the sectors that Open refused.
+func plantStale(t *testing.T, m *disk.Mem, c wal.Config, state model, o []byte) (refused int) {
 	newest := ""
 	for _, n := range m.Names() {
 		if strings.HasSuffix(n, ".wal") {
@@ -386,43 +397,40 @@ func TestRecycledSegments(t *testing.T) {
 	}
 	good, err := m.ReadFile(newest)
 	require.NoError(t, err)
+	defer func() { require.NoError(t, m.WriteFile(newest, good)) }()
 	end := int(sector)
 	for good[end] != 0 {
 		end += sector
 	}
 	require.Less(t, end, len(good)-sector)
-	refused := 0
-	for _, o := range old {
-		for from := 0; from < len(o); from += sector {
-			stale := o[from:][:sector]
-			if stale[0] == 0 {
+	for from := 0; from < len(o); from += sector {
+		stale := o[from:][:sector]
+		if stale[0] == 0 {
+			continue
+		}
+		for at := 0; at < len(good); at += sector {
+			b := slices.Clone(good)
+			copy(b[at:], stale)
+			require.NoError(t, m.WriteFile(newest, b))
+			look := c
+			look.FS = m.Clone(1)
+			l, rec, err := wal.Open(look)
+			if err == nil { // swept out of the spare room
+				require.Greater(t, at, end)
+				require.Empty(t, state.differs(rec, 0))
+				require.NoError(t, l.Close())
 				continue
 			}
-			for at := 0; at < len(good); at += sector {
-				b := slices.Clone(good)
-				copy(b[at:], stale)
-				require.NoError(t, m.WriteFile(newest, b))
-				look := c
-				look.FS = m.Clone(1)
-				l, rec, err := wal.Open(look)
-				if err == nil { // swept out of the spare room
-					require.Greater(t, at, end)
-					require.Empty(t, state.differs(rec, 0))
-					require.NoError(t, l.Close())
-					continue
-				}
-				var damage *wal.DamageError
-				require.ErrorAs(t, err, &damage)
-				refused++
-			}
+			var damage *wal.DamageError
+			require.ErrorAs(t, err, &damage)
+			refused++
 		}
-		require.NoError(t, m.WriteFile(newest, o))
-		_, _, err := wal.Open(c)
-		var damage *wal.DamageError
-		require.ErrorAs(t, err, &damage)
 	}
-	t.Logf("%d stale sectors refused", refused)
-	require.Greater(t, refused, 150)
+	require.NoError(t, m.WriteFile(newest, o))
+	_, _, err = wal.Open(c)
+	var damage *wal.DamageError
+	require.ErrorAs(t, err, &damage)
+	return refused
 }
 
 // TestMarkOfAnotherTime: a mark that does not fit the log is damage of the log, wherever they differ.

@@ -21,6 +21,15 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
+// fewer is how many of n seeds are run: all, or some of them with the race detector, for which there is little to find in
+// one goroutine.
+func fewer(n uint64) uint64 {
+	if raced {
+		return max(2, n/6)
+	}
+	return n
+}
+
 var me = wal.Identity{ClusterID: 0xc1, MemberID: 0xe1}
 
 // config is a log in memory that does everything in the calling goroutine.
@@ -253,7 +262,7 @@ func (d *driver) check(r wal.Recovery) error {
 // TestRandomProgramsWithoutFaults: what a clean stop leaves is what was appended, for every kind of step.
 func TestRandomProgramsWithoutFaults(t *testing.T) {
 	did := map[string]int{}
-	for seed := range uint64(150) {
+	for seed := range fewer(150) {
 		d := newDriver(disk.NewMem(seed), seed)
 		require.NoError(t, d.run(80), "seed %d", seed)
 		l, rec, err := wal.Open(d.config)
@@ -266,6 +275,6 @@ func TestRandomProgramsWithoutFaults(t *testing.T) {
 	}
 	t.Log(did)
 	for _, k := range []string{"release", "reopen", "hard state alone", "reset", "overlap", "large", "zeros"} {
-		require.Greater(t, did[k], 50, k)
+		require.Greater(t, did[k], 20, k)
 	}
 }

@@ -178,7 +178,8 @@ func (o *opening) tail() error {
 			continue
 		}
 		if f, ok := decodeFrame(b, o.seed); ok && (f.synced >= o.next || f.batch <= o.next) {
-			return o.damage(o.end, fmt.Sprintf("batch %d is missing or damaged, but batch %d, written when it was durable, follows at offset %d",
+			return o.damage(o.end, fmt.Sprintf(
+				"batch %d is missing or damaged, but batch %d, written when it was durable, follows at offset %d",
 				o.next, f.batch, at))
 		}
 	}

@@ -100,7 +100,7 @@ func (l *Log) workOnce() {
 func (l *Log) do(c chore) (disk.File, error) {
 	fs, spare := l.config.FS, l.config.path(spareName)
 	if c.old == nil {
-		return l.newSpare(spareName, c.size)
+		return l.newSpare(spareName, c.size, &l.stock.stop)
 	}
 	name := l.config.path(segmentName(c.old.number))
 	var err error
@@ -122,7 +122,7 @@ func (l *Log) do(c chore) (disk.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open released segment: %w", err)
 	}
-	return l.zero(file, c.size)
+	return zero(file, c.size, &l.stock.stop)
 }
 
 // blank returns a file of zeros, its temporary name and its length, which is at least need and size when it can be. No
@@ -138,22 +138,22 @@ func (l *Log) blank(size, need int64) (file disk.File, name string, bytes int64,
 		name = largeName
 	}
 	size = max(size, need)
-	file, err = l.newSpare(name, size)
+	file, err = l.newSpare(name, size, nil) // a batch waits for it: Close does too
 	return file, name, size, err
 }
 
-func (l *Log) newSpare(name string, size int64) (disk.File, error) {
+func (l *Log) newSpare(name string, size int64, stop *atomic.Bool) (disk.File, error) {
 	file, err := l.config.FS.Create(l.config.path(name))
 	if err != nil {
 		return nil, fmt.Errorf("create segment: %w", err)
 	}
-	return l.zero(file, size)
+	return zero(file, size, stop)
 }
 
 // zero fills a file of at most size bytes with zeros up to size, durably: all its blocks are written and its length does not
 // change any more, so that a sync of a batch later on has bytes to write and no metadata. It closes the file on an error.
-func (l *Log) zero(file disk.File, size int64) (disk.File, error) {
-	if err := zeroRange(file, 0, size, &l.stock.stop); err != nil {
+func zero(file disk.File, size int64, stop *atomic.Bool) (disk.File, error) {
+	if err := zeroRange(file, 0, size, stop); err != nil {
 		return nil, errors.Join(fmt.Errorf("fill segment with zeros: %w", err), file.Close())
 	}
 	return file, nil

@@ -86,11 +86,14 @@ func TestTrace(t *testing.T) {
 	_, rec = mustOpen(t, c)
 	require.NotNil(t, rec.Torn)
 
-	golden := path.Join("testdata", "trace.txt")
+	requireGolden(t, path.Join("testdata", "trace.txt"), out.String())
+}
+
+func requireGolden(t *testing.T, golden, got string) {
 	if *rewrite {
-		require.NoError(t, os.WriteFile(golden, []byte(out.String()), 0o644))
+		require.NoError(t, os.WriteFile(golden, []byte(got), 0o644))
 	}
 	want, err := os.ReadFile(golden)
 	require.NoError(t, err)
-	require.Equal(t, string(want), out.String())
+	require.Equal(t, string(want), got)
 }

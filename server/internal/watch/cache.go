@@ -15,10 +15,8 @@ const payloadOverheadBytes = 256
 // payload is an event with its encodings. It is shared by all the streams that send the event; everything but the
 // two encodings and what fill sets is immutable.
 type payload struct {
-	rev     int64
-	deleted bool
 	version *state.Version
-	prev    *state.Version
+	prev    *state.Version // nil when there was none
 	// prevKV and missing serve events from the archive, which does not say what an event replaced. Such a payload
 	// belongs to one stream.
 	prevKV  *mvccpb.KeyValue
@@ -26,6 +24,8 @@ type payload struct {
 
 	plain, full atomic.Pointer[[]byte]
 }
+
+func (p *payload) rev() int64 { return p.version.Mod }
 
 // encoded returns the event as bytes of a response, with the previous version if there is one and prev asks for it.
 // Two goroutines that ask at the same time may both do the work; the bytes are equal.
@@ -44,7 +44,7 @@ func (p *payload) encoded(prev bool) []byte {
 	if b := cached.Load(); b != nil {
 		return *b
 	}
-	b := encodeEvent(fromVersion(p.version), p.deleted, before)
+	b := encodeEvent(fromVersion(p.version), p.version.Deleted, before)
 	cached.Store(&b)
 	return b
 }
@@ -54,80 +54,76 @@ func (p *payload) bytes() int {
 	return len(p.version.Key) + len(p.version.Value) + payloadOverheadBytes/4
 }
 
-// item is a reference to a payload that the cache may cut. Queues hold items, so that a stream that stands still pins
-// a word for each event and not the event.
-type item struct {
-	rev     int64
-	payload atomic.Pointer[payload]
+// cached is what the payload counts in the cache: its versions, which may outlive the history here, and their encodings.
+func (p *payload) cached() int {
+	n := payloadOverheadBytes + 2*(len(p.version.Key)+len(p.version.Value))
+	if p.prev != nil {
+		n += 2 * (len(p.prev.Key) + len(p.prev.Value))
+	}
+	return n
 }
 
-// cache holds the payloads of recent events, first in first out.
+// cache holds the payloads of recent events, so that each is encoded once for all streams. Each event has one slot that
+// it can be in, which successive revisions fill one after the other; a newer event takes the slot of an older one. When
+// there are too many bytes, a hand that goes round the slots frees some. Whoever finds an event gone reads it again.
 type cache struct {
-	mu    sync.Mutex
-	byRev map[state.Revision]*item
-	fifo  []cached // a ring; the oldest at head
-	head  int
-	count int
-	bytes int
+	slots    []atomic.Pointer[payload] // a power of two; read without the mutex
+	bytesMax int
 
-	bytesMax, eventsMax int
-}
-
-type cached struct {
-	rev   state.Revision
+	mu    sync.Mutex // protects writing of slots, and:
 	bytes int
+	hand  int
 }
 
 func newCache(l limits) *cache {
-	return &cache{byRev: make(map[state.Revision]*item), bytesMax: l.cacheBytes, eventsMax: l.cacheEvents}
+	return &cache{slots: make([]atomic.Pointer[payload], l.cacheEvents), bytesMax: l.cacheBytes}
 }
 
-// intern returns the shared item of an event and its payload, which the caller holds on to however soon the cache
-// cuts the item.
-func (c *cache) intern(e state.Event) (*item, *payload) {
+// slot returns the place for an event. Writes within a revision are spread, as each is a revision's worth apart.
+func (c *cache) slot(rev state.Revision) *atomic.Pointer[payload] {
+	return &c.slots[int(rev.Main+rev.Sub*0x9e5)&(len(c.slots)-1)]
+}
+
+// find returns the payload of an event, nil when the cache does not have it.
+func (c *cache) find(rev state.Revision) *payload {
+	if p := c.slot(rev).Load(); p != nil && p.version.Revision() == rev {
+		return p
+	}
+	return nil
+}
+
+// intern returns the payload of an event, which it keeps unless a newer event is in its place.
+func (c *cache) intern(e state.Event) *payload {
 	rev := e.Version.Revision()
+	if p := c.find(rev); p != nil {
+		return p
+	}
+	p := &payload{version: e.Version, prev: e.Prev}
+	if p.prev != nil && p.prev.Deleted {
+		p.prev = nil
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if it := c.byRev[rev]; it != nil {
-		return it, it.payload.Load()
+	slot := c.slot(rev)
+	if old := slot.Load(); old != nil {
+		switch order := old.version.Revision().Compare(rev); {
+		case order == 0:
+			return old
+		case order > 0:
+			return p
+		}
+		c.bytes -= old.cached()
 	}
-	p := &payload{rev: e.Version.Mod, deleted: e.Version.Deleted, version: e.Version}
-	if e.Prev != nil && !e.Prev.Deleted {
-		p.prev = e.Prev
+	slot.Store(p)
+	c.bytes += p.cached()
+	for c.bytes > c.bytesMax {
+		if old := c.slots[c.hand].Load(); old != nil && old != p {
+			c.slots[c.hand].Store(nil)
+			c.bytes -= old.cached()
+		} else if old == p && c.bytes == p.cached() {
+			break // it is larger than the cache, and alone
+		}
+		c.hand = (c.hand + 1) & (len(c.slots) - 1)
 	}
-	it := &item{rev: e.Version.Mod}
-	it.payload.Store(p)
-	// Twice the bytes: the version itself, which may outlive the history here, and its encoding.
-	size := payloadOverheadBytes + 2*(len(p.version.Key)+len(p.version.Value))
-	if p.prev != nil {
-		size += 2 * (len(p.prev.Key) + len(p.prev.Value))
-	}
-	c.push(cached{rev: rev, bytes: size})
-	c.byRev[rev] = it
-	for c.count > 1 && (c.bytes > c.bytesMax || c.count > c.eventsMax) {
-		oldest := c.pop()
-		c.byRev[oldest.rev].payload.Store(nil)
-		delete(c.byRev, oldest.rev)
-	}
-	return it, p
-}
-
-func (c *cache) push(e cached) {
-	if c.count == len(c.fifo) {
-		grown := make([]cached, max(64, 2*len(c.fifo)))
-		n := copy(grown, c.fifo[c.head:])
-		copy(grown[n:], c.fifo[:c.head])
-		c.fifo, c.head = grown, 0
-	}
-	c.fifo[(c.head+c.count)%len(c.fifo)] = e
-	c.count++
-	c.bytes += e.bytes
-}
-
-func (c *cache) pop() cached {
-	e := c.fifo[c.head]
-	c.head = (c.head + 1) % len(c.fifo)
-	c.count--
-	c.bytes -= e.bytes
-	return e
+	return p
 }

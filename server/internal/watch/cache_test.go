@@ -52,8 +52,8 @@ func TestPayloadIsEncodedOnce(t *testing.T) {
 		Version: &state.Version{Key: "k", Value: []byte("new"), Create: 2, Mod: 5, Count: 2},
 		Prev:    &state.Version{Key: "k", Value: []byte("old"), Create: 2, Mod: 2, Count: 1},
 	}
-	_, p := c.intern(e)
-	_, again := c.intern(e)
+	p := c.intern(e)
+	again := c.intern(e)
 	require.Same(t, p, again)
 	plain, full := p.encoded(false), p.encoded(true)
 	require.Same(t, &plain[0], &again.encoded(false)[0])
@@ -62,7 +62,7 @@ func TestPayloadIsEncodedOnce(t *testing.T) {
 	require.Contains(t, string(full), "old")
 
 	// Without a previous version there is only one form.
-	_, p = c.intern(state.Event{Version: &state.Version{Key: "k", Mod: 6, Deleted: true}, Prev: &state.Version{Deleted: true}})
+	p = c.intern(state.Event{Version: &state.Version{Key: "k", Mod: 6, Deleted: true}, Prev: &state.Version{Deleted: true}})
 	require.Same(t, &p.encoded(false)[0], &p.encoded(true)[0])
 }
 
@@ -71,23 +71,23 @@ func TestCacheBounds(t *testing.T) {
 	limits := defaultLimits()
 	limits.cacheBytes, limits.cacheEvents = 3*payloadOverheadBytes+100, 4
 	c := newCache(limits)
-	var items []*item
+	var revisions []state.Revision
 	add := func(value string) {
-		rev := int64(len(items) + 1)
-		it, p := c.intern(state.Event{Version: &state.Version{Key: "k", Value: []byte(value), Mod: rev}})
-		require.NotNil(t, p)
-		items = append(items, it)
+		rev := state.Revision{Main: int64(len(revisions) + 1)}
+		require.NotNil(t, c.intern(state.Event{Version: &state.Version{Key: "k", Value: []byte(value), Mod: rev.Main}}))
+		revisions = append(revisions, rev)
 	}
 	kept := func() (n int) {
-		for i, it := range items {
-			if it.payload.Load() != nil {
+		bytes := 0
+		for i, rev := range revisions {
+			if p := c.find(rev); p != nil {
 				n++
+				bytes += p.cached()
 			} else {
-				require.Zero(t, n, "item %d went before an older one", i)
+				require.Zero(t, n, "event %d went before an older one", i)
 			}
 		}
-		require.Equal(t, n, c.count)
-		require.Len(t, c.byRev, n)
+		require.Equal(t, bytes, c.bytes)
 		return n
 	}
 	for range 200 {
@@ -98,11 +98,16 @@ func TestCacheBounds(t *testing.T) {
 	require.Equal(t, 1, kept())
 	add("")
 	require.Equal(t, 1, kept())
-	require.Equal(t, payloadOverheadBytes+2, c.bytes)
 	c.bytesMax = 1 << 20
 	for range 200 {
 		add("")
 	}
+	require.Equal(t, 4, kept())
+
+	// Who reads the past has the event, but does not displace what is newer.
+	old := c.intern(state.Event{Version: &state.Version{Key: "k", Mod: 1}})
+	require.Equal(t, int64(1), old.rev())
+	require.Nil(t, c.find(state.Revision{Main: 1}))
 	require.Equal(t, 4, kept())
 }
 

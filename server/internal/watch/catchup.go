@@ -57,8 +57,7 @@ func (s *Stream) read(t *turn, now *snapshot, sc *scratch) (complete bool, err e
 				break
 			}
 			if s.matchLagging(t, e.Version, sc) {
-				_, p := s.hub.cache.intern(e)
-				s.gather(t, p, sc)
+				s.gather(t, s.hub.cache.intern(e), sc)
 			}
 		}
 		t.end(limit)
@@ -75,7 +74,7 @@ func (s *Stream) read(t *turn, now *snapshot, sc *scratch) (complete bool, err e
 			return false
 		}
 		if s.matchLagging(t, v, sc) {
-			s.gather(t, &payload{rev: v.Mod, deleted: v.Deleted, version: v, missing: v.Deleted || v.Create != v.Mod}, sc)
+			s.gather(t, &payload{version: v, missing: v.Deleted || v.Create != v.Mod}, sc)
 		}
 		return true
 	})
@@ -169,7 +168,7 @@ func (s *Stream) filterLagging(keep func(*group) bool) {
 			s.turn--
 		}
 	}
-	s.hub.lagging.Add(int64(len(kept) - len(s.lagging)))
+	s.hub.counts.lagging.Add(int64(len(kept) - len(s.lagging)))
 	clear(s.lagging[len(kept):])
 	s.lagging = kept
 }
@@ -205,9 +204,9 @@ func (h *Hub) fill(p *payload) error {
 	}
 	h.replacing.RLock()
 	defer h.replacing.RUnlock()
-	kv, err := h.archive.At(p.version.Key, p.rev-1)
+	kv, err := h.archive.At(p.version.Key, p.rev()-1)
 	if err != nil {
-		return fmt.Errorf("read key before revision %d: %w", p.rev, err)
+		return fmt.Errorf("read key before revision %d: %w", p.rev(), err)
 	}
 	p.prevKV, p.missing = kv, false
 	return nil

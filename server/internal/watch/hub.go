@@ -18,11 +18,14 @@ const (
 	// dispatchWorkMax bounds the events and matches that are dealt with under one hold of the hub's mutex, which those
 	// who create and cancel watchers wait for: about 0.2 ms. A revision is never split.
 	dispatchWorkMax = 4096
+	// publishWorkMax bounds the same for Publish itself. Up to there it is cheaper to do the work than to wake the
+	// dispatcher for it, and the streams hear of the events one goroutine earlier.
+	publishWorkMax = 32
 	// cacheBytesMax bounds the events that are kept encoded for all streams together. A stream that is this far
 	// behind the others reads the history again.
 	cacheBytesMax = 16 << 20
-	// cacheEventsMax bounds their number.
-	cacheEventsMax = 16384
+	// cacheEventsMax bounds their number; a power of two.
+	cacheEventsMax = 1 << 14
 	// queueEventsMax bounds the references to events that wait for one stream. Beyond it, the groups that miss one
 	// read for themselves.
 	queueEventsMax = 4096
@@ -64,13 +67,13 @@ type Config struct {
 
 // limits are the bounds above that tests make small.
 type limits struct {
-	dispatchWork, cacheBytes, cacheEvents, queueEvents, batchBytes int
-	turnRevisions                                                  int64
+	dispatchWork, publishWork, cacheBytes, cacheEvents, queueEvents, batchBytes int
+	turnRevisions                                                               int64
 }
 
 func defaultLimits() limits {
 	return limits{
-		dispatchWork: dispatchWorkMax, cacheBytes: cacheBytesMax, cacheEvents: cacheEventsMax,
+		dispatchWork: dispatchWorkMax, publishWork: publishWorkMax, cacheBytes: cacheBytesMax, cacheEvents: cacheEventsMax,
 		queueEvents: queueEventsMax, batchBytes: batchBytesMax, turnRevisions: turnRevisionsMax,
 	}
 }
@@ -97,21 +100,29 @@ type Hub struct {
 	replacing sync.RWMutex
 
 	mu      sync.Mutex
-	live    index     // protected by mu
-	waiting []waiter  // protected by mu; streams that want to hear of a dispatched revision
-	touched []*Stream // protected by mu; scratch of the dispatcher
-	matched []*group  // protected by mu; scratch of the dispatcher
+	live    index       // protected by mu
+	waiting []waiter    // protected by mu; streams that want to hear of a dispatched revision
+	working dispatching // protected by mu
 
 	cache   *cache
 	scratch sync.Pool // of *scratch
 	queues  sync.Pool // of *queue
-
-	streams, watchers, lagging atomic.Int64
+	counts  counts
 
 	wake    chan struct{} // capacity 1: a signal that is pending covers all that was published before it is taken
 	done    chan struct{} // closed by Close
 	stopped sync.WaitGroup
 }
+
+// dispatching is the working space of dispatch; all empty between two calls.
+type dispatching struct {
+	touched  []*Stream  // to be woken
+	matched  []*group   // of one event
+	gathered []delivery // of a revision that is not queued yet
+}
+
+// counts are the hub's Stats in the making.
+type counts struct{ streams, watchers, lagging atomic.Int64 }
 
 // snapshot is what one Publish published; immutable.
 type snapshot struct {
@@ -171,14 +182,24 @@ func (h *Hub) Close() {
 // Publish shows watchers a new history and the compact revision that goes with it. It is called by the goroutine that
 // applies, after each batch: before the batch's clients are answered, so that a watch created after an answer begins
 // behind it, and before the archive loses anything below the compact revision, so that a reader of the archive who
-// lost something always learns of it. Revisions never go back; a machine that is replaced is published in Replace. It
-// takes no lock and does not wait.
+// lost something always learns of it. Revisions never go back; a machine that is replaced is published in Replace.
+//
+// It never waits for a stream to send. A few events for a few streams are queued right here, the rest is left to the
+// dispatcher.
 func (h *Hub) Publish(history state.History, compact int64) {
 	h.latest.Store(&snapshot{history: history, compact: compact})
 	// A group that attaches after the Store above and before this Load sees the new history itself; see attach.
 	if h.attached.Load() == 0 {
 		return
 	}
+	if h.mu.TryLock() {
+		more := h.dispatch(h.limits.publishWork, false)
+		h.mu.Unlock()
+		if !more {
+			return
+		}
+	}
+	// Who holds the mutex may have looked at the history before it was stored, so the dispatcher has to look again.
 	select {
 	case h.wake <- struct{}{}:
 	default:
@@ -201,7 +222,7 @@ func (h *Hub) Revision() int64 {
 
 // Stats returns the present counts.
 func (h *Hub) Stats() Stats {
-	return Stats{Streams: h.streams.Load(), Watchers: h.watchers.Load(), Lagging: h.lagging.Load()}
+	return Stats{Streams: h.counts.streams.Load(), Watchers: h.counts.watchers.Load(), Lagging: h.counts.lagging.Load()}
 }
 
 // run is the dispatcher.
@@ -212,21 +233,23 @@ func (h *Hub) run() {
 			return
 		case <-h.wake:
 		}
-		for h.dispatch() {
+		for more := true; more; {
 			select {
 			case <-h.done:
 				return
 			default:
 			}
+			h.mu.Lock()
+			more = h.dispatch(h.limits.dispatchWork, true)
+			h.mu.Unlock()
 		}
 	}
 }
 
-// dispatch matches a bounded number of events and wakes the streams that they are for; it reports whether there may be
-// more. Streams are woken after the dispatched revision has moved, since they take nothing above it.
-func (h *Hub) dispatch() (more bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+// dispatch queues events up to an amount of work for the streams that they are for, wakes those, and reports whether
+// there is more. If it must, it does at least a revision, whatever the amount. The caller holds mu. Streams are woken
+// after the dispatched revision has moved, since they take nothing above it.
+func (h *Hub) dispatch(work int, must bool) (more bool) {
 	at, last := h.dispatched.Load(), h.latest.Load().history
 	switch {
 	case last.Last() <= at:
@@ -234,66 +257,89 @@ func (h *Hub) dispatch() (more bool) {
 	case h.live.size == 0:
 		at = last.Last()
 	case last.First() > at+1:
+		if !must {
+			return true
+		}
 		h.loseAll(at + 1)
 		at = last.Last()
 	default:
-		at = h.matchSome(last, at)
+		at = h.matchSome(last, at, work, must)
 	}
 	h.dispatched.Store(at)
 	h.wakeTouched(at)
 	return at < last.Last()
 }
 
-// matchSome queues the events after revision at and returns the revision up to which it did.
-func (h *Hub) matchSome(history state.History, at int64) int64 {
-	work, rev := 0, at
+// matchSome queues the events after revision at and returns the revision up to which it did. Without must, nothing of a
+// revision is queued before it is known that the work allows for all of it.
+func (h *Hub) matchSome(history state.History, at int64, work int, must bool) int64 {
+	rev := at // of the events that are gathered; all below is queued
 	for e := range history.From(at + 1) {
 		if e.Version.Mod != rev {
-			if work >= h.limits.dispatchWork {
+			h.queueGathered()
+			if work <= 0 {
 				return rev
 			}
 			rev = e.Version.Mod
 		}
-		h.matched = h.live.match(e.Version.Key, h.matched[:0])
-		work += 1 + len(h.matched)
-		if len(h.matched) == 0 {
+		h.working.matched = h.live.match(e.Version.Key, h.working.matched[:0])
+		work -= 1 + len(h.working.matched)
+		if work < 0 && !must {
+			clear(h.working.gathered)
+			h.working.gathered = h.working.gathered[:0]
+			return rev - 1
+		}
+		if len(h.working.matched) == 0 {
 			continue
 		}
-		it, _ := h.cache.intern(e)
-		for _, g := range h.matched {
-			g.stream.push(g, it)
-			h.touch(g.stream)
+		h.cache.intern(e)
+		for _, g := range h.working.matched {
+			h.working.gathered = append(h.working.gathered, delivery{group: g, rev: e.Version.Revision()})
+		}
+		if must {
+			h.queueGathered()
 		}
 	}
+	h.queueGathered()
 	return history.Last()
+}
+
+// queueGathered hands the gathered events to the streams.
+func (h *Hub) queueGathered() {
+	for _, d := range h.working.gathered {
+		d.group.stream.push(d)
+		h.touch(d.group.stream)
+	}
+	clear(h.working.gathered)
+	h.working.gathered = h.working.gathered[:0]
 }
 
 // loseAll makes every live group lag from revision rev on: the history in memory no longer reaches back to it, because
 // the machine was replaced by a snapshot, or because the window moved on before the dispatcher came round.
 func (h *Hub) loseAll(rev int64) {
-	h.matched = h.live.all(h.matched[:0])
-	for _, g := range h.matched {
+	h.working.matched = h.live.all(h.working.matched[:0])
+	for _, g := range h.working.matched {
 		g.stream.lose(g, rev)
 		h.touch(g.stream)
 	}
-	clear(h.matched)
+	clear(h.working.matched)
 }
 
 func (h *Hub) touch(s *Stream) {
 	if !s.touched {
 		s.touched = true
-		h.touched = append(h.touched, s)
+		h.working.touched = append(h.working.touched, s)
 	}
 }
 
 // wakeTouched wakes the streams that were given something and those that wait for revision at.
 func (h *Hub) wakeTouched(at int64) {
-	for _, s := range h.touched {
+	for _, s := range h.working.touched {
 		s.touched = false
 		s.signal()
 	}
-	clear(h.touched)
-	h.touched = h.touched[:0]
+	clear(h.working.touched)
+	h.working.touched = h.working.touched[:0]
 	kept := h.waiting[:0]
 	for _, w := range h.waiting {
 		if w.rev <= at {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -33,63 +32,72 @@ func consume(ctx context.Context, s *Stream, sink Sink, ended func() bool) error
 	}
 }
 
+// watching is a stream on a goroutine of its own, with what came of it.
+type watching struct {
+	stream *Stream
+	sink   record
+	from   map[int64]int64 // first revision by watcher
+	ranges map[int64]Range
+}
+
+var watchedRanges = []Range{
+	{Start: "k/1"}, {Start: "k/", End: "k0"}, {Start: "k/3", End: fromKey}, {Start: "k/2", End: "k/7"},
+}
+
+// create adds a watcher that starts in the present, the past or the future, and steps once.
+func (w *watching) create(n int) error {
+	start := int64(0)
+	switch n % 3 {
+	case 1:
+		start = max(1, w.stream.hub.Revision()-int64(50*n))
+	case 2:
+		start = w.stream.hub.Revision() + int64(10*n)
+	}
+	rng := watchedRanges[n%len(watchedRanges)]
+	id, revision, err := w.stream.Create(Request{Range: rng, Start: start, PrevKV: n%2 == 0})
+	if err != nil {
+		return err
+	}
+	if start == 0 {
+		start = revision + 1
+	}
+	w.from[id], w.ranges[id] = start, rng
+	_, err = w.stream.Step(&w.sink)
+	return err
+}
+
+// run creates watchers and steps until the key "end" was written.
+func (w *watching) run(ctx context.Context, first int, started chan<- struct{}) error {
+	defer w.stream.Close()
+	for n := range 12 {
+		if err := w.create(first + n); err != nil {
+			return err
+		}
+		if n == 0 {
+			started <- struct{}{}
+		}
+	}
+	const last = 100
+	if _, _, err := w.stream.Create(Request{ID: last, Range: Range{Start: "end"}, Start: 1}); err != nil {
+		return err
+	}
+	return consume(ctx, w.stream, &w.sink, func() bool {
+		return slices.ContainsFunc(w.sink.responses, func(r response) bool { return r.id == last })
+	})
+}
+
 // Streams on goroutines of their own, with a dispatcher and an applier that never wait for them: each watcher is sent
 // what a replay says. Watchers are created while events flow, from the past, the present and the future.
 func TestConcurrentStreams(t *testing.T) {
 	w := newWorld(1<<20, nil)
 	defer w.hub.Close()
-	const writes, streams = 3000, 8
-	ranges := []Range{{Start: "k/1"}, {Start: "k/", End: "k0"}, {Start: "k/3", End: fromKey}, {Start: "k/2", End: "k/7"}}
-	sinks := make([]record, streams)
-	requests := make([]map[int64]int64, streams) // first revision by watcher
-	var group sync.WaitGroup
+	const writes, streams = 1500, 8
+	all := make([]*watching, streams)
+	failed := make(chan error, streams)
 	started := make(chan struct{}, streams)
-	for i := range streams {
-		requests[i] = map[int64]int64{}
-		group.Go(func() {
-			s := w.hub.NewStream()
-			defer s.Close()
-			for n := range 12 {
-				start := int64(0)
-				switch n % 3 {
-				case 1:
-					start = max(1, w.hub.Revision()-int64(50*n))
-				case 2:
-					start = w.hub.Revision() + int64(10*n)
-				}
-				rng := ranges[(i+n)%len(ranges)]
-				id, revision, err := s.Create(Request{Range: rng, Start: start, PrevKV: n%2 == 0})
-				if err != nil {
-					panic(err)
-				}
-				if start == 0 {
-					start = revision + 1
-				}
-				requests[i][id] = start
-				if _, err := s.Step(&sinks[i]); err != nil {
-					panic(err)
-				}
-				if n == 0 {
-					started <- struct{}{}
-				}
-			}
-			_, _, err := s.Create(Request{ID: 100, Range: Range{Start: "end"}, Start: 1})
-			if err != nil {
-				panic(err)
-			}
-			seen := 0
-			err = consume(t.Context(), s, &sinks[i], func() bool {
-				for ; seen < len(sinks[i].responses); seen++ {
-					if sinks[i].responses[seen].id == 100 {
-						return true
-					}
-				}
-				return false
-			})
-			if err != nil {
-				panic(err)
-			}
-		})
+	for i := range all {
+		all[i] = &watching{stream: w.hub.NewStream(), from: map[int64]int64{}, ranges: map[int64]Range{}}
+		go func() { failed <- all[i].run(t.Context(), i, started) }()
 	}
 	for range streams {
 		<-started
@@ -104,31 +112,33 @@ func TestConcurrentStreams(t *testing.T) {
 		}
 	}
 	w.apply(txn(put("end", ""), put("k/4", "the last")))
-	group.Wait()
-	checkReplay(t, w, sinks, requests, func(i int, id int64) Range { return ranges[(i+int(id))%len(ranges)] })
+	for range streams {
+		require.NoError(t, <-failed)
+	}
+	for _, stream := range all {
+		stream.check(t, w)
+	}
 }
 
-// checkReplay compares what each watcher was sent with the account.
-func checkReplay(t *testing.T, w *world, sinks []record, requests []map[int64]int64, rangeOf func(i int, id int64) Range) {
-	for i := range sinks {
-		got := map[int64][]string{}
-		for _, r := range sinks[i].responses {
-			for _, e := range r.events {
-				got[r.id] = append(got[r.id], fmt.Sprintf("%d %s %v", e.Kv.ModRevision, e.Kv.Key, e.Type))
-			}
+// check compares what each watcher was sent with the account.
+func (w *watching) check(t *testing.T, in *world) {
+	got := map[int64][]string{}
+	for _, r := range w.sink.responses {
+		for _, e := range r.events {
+			got[r.id] = append(got[r.id], fmt.Sprintf("%d %s %v", e.Kv.ModRevision, e.Kv.Key, e.Type))
 		}
-		for id, start := range requests[i] {
-			m := &model{world: w}
-			var want []string
-			for _, c := range m.wanted(&shadow{request: Request{Range: rangeOf(i, id)}, from: start}, w.revision()) {
-				typ := "PUT"
-				if c.del {
-					typ = "DELETE"
-				}
-				want = append(want, fmt.Sprintf("%d %s %s", c.rev, c.kv.Key, typ))
+	}
+	for id, start := range w.from {
+		m := &model{world: in}
+		var want []string
+		for _, c := range m.wanted(&shadow{request: Request{Range: w.ranges[id]}, from: start}, in.revision()) {
+			typ := "PUT"
+			if c.del {
+				typ = "DELETE"
 			}
-			require.True(t, slices.Equal(want, got[id]), "stream %d watcher %d from %d: %d events, want %d", i, id, start, len(got[id]), len(want))
+			want = append(want, fmt.Sprintf("%d %s %s", c.rev, c.kv.Key, typ))
 		}
+		require.True(t, slices.Equal(want, got[id]), "watcher %d from %d: %d events, want %d", id, start, len(got[id]), len(want))
 	}
 }
 
@@ -143,8 +153,7 @@ func TestWakeUps(t *testing.T) {
 	}
 	woken := func(c state.Command) bool {
 		w.apply(c)
-		for w.hub.dispatch() {
-		}
+		w.hub.dispatchAll()
 		select {
 		case <-s.Ready():
 			require.NoError(t, settle(s, &record{}))
@@ -190,21 +199,21 @@ func TestHalfARevisionIsNotSent(t *testing.T) {
 	w.apply(put("b", ""))
 	w.apply(txn(put("c", ""), put("d", "")))
 	g := s.live[Range{Start: "a", End: "z"}]
-	var items []*item
+	var events []delivery
 	for e := range w.machine.History().From(2) {
-		it, _ := w.hub.cache.intern(e)
-		items = append(items, it)
+		w.hub.cache.intern(e)
+		events = append(events, delivery{group: g, rev: e.Version.Revision()})
 	}
 	var sink record
-	s.push(g, items[0])
-	s.push(g, items[1])
+	s.push(events[0])
+	s.push(events[1])
 	w.hub.dispatched.Store(2)
 	require.NoError(t, settle(s, &sink))
 	require.Len(t, sink.responses, 1)
 	require.Equal(t, int64(2), sink.responses[0].revision)
 	require.Len(t, sink.take()[0].events, 1)
 
-	s.push(g, items[2])
+	s.push(events[2])
 	w.hub.dispatched.Store(3)
 	require.NoError(t, settle(s, &sink))
 	require.Len(t, sink.responses, 1)
@@ -221,8 +230,7 @@ func TestOverflowInsideARevision(t *testing.T) {
 	_, _, err := s.Create(Request{Range: Range{Start: "a", End: "z"}})
 	require.NoError(t, err)
 	w.apply(put("b", ""), txn(put("c", ""), put("d", ""), put("e", "")), put("f", ""))
-	for w.hub.dispatch() {
-	}
+	w.hub.dispatchAll()
 	var sink record
 	more, err := s.Step(&sink)
 	require.NoError(t, err)
@@ -246,13 +254,11 @@ func TestStalledStreamIsBounded(t *testing.T) {
 	for range 200 {
 		w.apply(put("b", "value"))
 	}
-	for w.hub.dispatch() {
-	}
+	w.hub.dispatchAll()
 	require.Len(t, s.queue.list, limits.queueEvents)
-	require.LessOrEqual(t, w.hub.cache.count, limits.cacheEvents)
 	require.LessOrEqual(t, w.hub.cache.bytes, limits.cacheBytes)
 	for _, d := range s.queue.list {
-		require.Nil(t, d.item.payload.Load(), "newer events have taken its place")
+		require.Nil(t, w.hub.cache.find(d.rev), "newer events have taken its place")
 	}
 	var sink record
 	require.NoError(t, settle(s, &sink))
@@ -273,7 +279,7 @@ func TestErrorsEndTheStep(t *testing.T) {
 	require.NoError(t, err)
 	sink := record{err: errBroken}
 	w.apply(put("a", ""))
-	w.hub.dispatch()
+	w.hub.dispatchSome()
 	_, err = s.Step(&sink)
 	require.ErrorIs(t, err, errBroken)
 	s.RequestProgress()
@@ -346,7 +352,7 @@ func TestProgressWaits(t *testing.T) {
 	<-s.Ready()
 	require.NoError(t, settle(s, &sink))
 	require.Empty(t, sink.responses, "revision 1 is below what the second watcher was told")
-	w.hub.dispatch()
+	w.hub.dispatchSome()
 	<-s.Ready()
 	require.NoError(t, settle(s, &sink))
 	require.Equal(t, []response{{id: AllWatchers, revision: 2}}, sink.take())
@@ -358,11 +364,11 @@ func TestProgressWaits(t *testing.T) {
 	<-s.Ready()
 	require.NoError(t, settle(s, &sink))
 	w.apply(put("b", ""))
-	w.hub.dispatch()
+	w.hub.dispatchSome()
 	require.NoError(t, settle(s, &sink))
 	require.Empty(t, sink.responses, "revision 3 is below the start")
 	w.apply(put("b", ""))
-	w.hub.dispatch()
+	w.hub.dispatchSome()
 	<-s.Ready()
 	require.NoError(t, settle(s, &sink))
 	require.Equal(t, []response{{id: AllWatchers, revision: 4}}, sink.take(), "one answer for requests that waited")
@@ -401,7 +407,7 @@ func TestTick(t *testing.T) {
 	require.True(t, s.Ticking())
 	var sink record
 	w.apply(put("a", ""))
-	w.hub.dispatch()
+	w.hub.dispatchSome()
 	require.NoError(t, settle(s, &sink))
 	sink.take()
 	s.Tick()
@@ -444,6 +450,109 @@ func TestLaggardsAreServedInTurn(t *testing.T) {
 	require.LessOrEqual(t, recent, 6, "the two that are near had their turn")
 	require.LessOrEqual(t, steps, int(now/limits.turnRevisions)+8, "the four that are far read together")
 	require.NoError(t, w.hub.check(s))
+}
+
+// What a reader of the archive found while a compaction removed some of it is not sent: it does not know what it missed.
+func TestCompactedWhileReading(t *testing.T) {
+	limits := smallLimits()
+	limits.turnRevisions = 1000
+	w := newWorld(1000, limits)
+	w.apply(put("a", "1"), put("b", "kept"), put("a", "2"), put("a", "3"))
+	for range 600 {
+		w.apply(put("c", "filler"))
+	}
+	w.checkpoint(0)
+	s := w.hub.NewStream()
+	defer s.Close()
+	_, _, err := s.Create(Request{Range: Range{Start: "a", End: "c"}, Start: 2})
+	require.NoError(t, err)
+	w.archive.during = func() {
+		w.compact(5)
+		w.checkpoint(1000)
+	}
+	var sink record
+	require.NoError(t, settle(s, &sink))
+	require.Equal(t, []response{{compact: 5}}, sink.responses)
+}
+
+// The archive is asked for no more than memory lacks, since it may lack what memory has.
+func TestArchiveEndsWhereMemoryBegins(t *testing.T) {
+	limits := smallLimits()
+	limits.turnRevisions = 1000
+	w := newWorld(1000, limits)
+	for range 256 {
+		w.apply(put("a", "value"))
+	}
+	w.checkpoint(0)
+	for range 256 {
+		w.apply(put("a", "value"))
+	}
+	require.Equal(t, int64(258), w.machine.History().First())
+	s := w.hub.NewStream()
+	defer s.Close()
+	_, _, err := s.Create(Request{Range: Range{Start: "a"}, Start: 2})
+	require.NoError(t, err)
+	var sink record
+	require.NoError(t, settle(s, &sink))
+	next := int64(2)
+	for _, r := range sink.responses {
+		for _, e := range r.events {
+			require.Equal(t, next, e.Kv.ModRevision)
+			next++
+		}
+	}
+	require.Equal(t, w.machine.Revision()+1, next)
+}
+
+// A group does not go live for events that have been dispatched without it, though they may have come after it looked.
+func TestNoGapOnGoingLive(t *testing.T) {
+	w := newWorld(0, smallLimits())
+	s := w.hub.NewStream()
+	defer s.Close()
+	watched := Range{Start: "a"}
+	_, _, err := s.Create(Request{Range: watched})
+	require.NoError(t, err)
+	w.apply(put("a", ""), put("a", ""))
+	w.hub.dispatchAll()
+	for _, rng := range []Range{watched, {Start: "b"}} {
+		require.Zero(t, s.goLive(rng, 3, &watcher{}))
+		require.Equal(t, int64(4), s.goLive(rng, 4, &watcher{}))
+	}
+}
+
+// While the machine is replaced, nobody reads the archive; who did before is judged by what was published before.
+func TestReplace(t *testing.T) {
+	w := newWorld(1000, smallLimits())
+	for range 600 {
+		w.apply(put("a", "value"))
+	}
+	w.checkpoint(0)
+	s := w.hub.NewStream()
+	defer s.Close()
+	_, _, err := s.Create(Request{Range: Range{Start: "a"}, Start: 2})
+	require.NoError(t, err)
+	replaced := make(chan error)
+	var order []string
+	w.archive.during = func() {
+		go func() {
+			replaced <- w.hub.Replace(func() error {
+				order = append(order, "replaced")
+				w.compact(500)
+				return errBroken
+			})
+		}()
+		order = append(order, "read")
+	}
+	var sink record
+	more, err := s.Step(&sink)
+	require.NoError(t, err)
+	require.True(t, more)
+	require.Len(t, sink.take(), 1, "revisions from before")
+	require.ErrorIs(t, <-replaced, errBroken)
+	require.Equal(t, []string{"read", "replaced"}, order)
+	_, err = s.Step(&sink)
+	require.NoError(t, err)
+	require.Equal(t, []response{{compact: 500}}, sink.take())
 }
 
 // Closing twice, in any state, is harmless, and a closed hub leaves streams as they are.

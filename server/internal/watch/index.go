@@ -1,9 +1,6 @@
 package watch
 
-import (
-	"slices"
-	"strings"
-)
+import "slices"
 
 // prefixLengthsMax bounds the lengths of prefixes that are looked up by hash, because each costs a look-up an event.
 // Prefixes of further lengths go to the tree of spans.
@@ -30,12 +27,15 @@ func (r Range) prefix() (string, bool) {
 	if r.End == "" || r.Start == "" {
 		return "", false
 	}
-	p := strings.TrimRight(r.Start, "\xff")
-	if p == "" || len(r.End) != len(p) {
+	// The end of a prefix is the prefix without its trailing 0xff, the last byte increased.
+	last := len(r.Start) - 1
+	for last > 0 && r.Start[last] == 0xff {
+		last--
+	}
+	if len(r.End) != last+1 || r.Start[last] == 0xff {
 		return "", false
 	}
-	last := len(p) - 1
-	return r.Start, r.End[:last] == p[:last] && r.End[last] == p[last]+1
+	return r.Start, r.End[:last] == r.Start[:last] && r.End[last] == r.Start[last]+1
 }
 
 // index finds the groups that a key belongs to. Groups of one range form a list that runs through the groups

@@ -12,11 +12,11 @@ import (
 // The index finds the groups that a scan over all of them finds, through any sequence of additions and removals.
 func TestIndexIsAScan(t *testing.T) {
 	text := rapid.StringOfN(rapid.SampledFrom([]rune("ab\x00")), 0, 4, -1)
-	suffix := rapid.SampledFrom([]string{"", "", "\xff", "\xff\xff"})
+	suffix := rapid.SampledFrom([]string{"", "", "", "\xff", "\xff\xff", "\xfe", "\ufffd"})
 	rapid.Check(t, func(t *rapid.T) {
 		var x index
 		var groups []*group
-		for range rapid.IntRange(1, 80).Draw(t, "steps") {
+		for range rapid.IntRange(1, 150).Draw(t, "steps") {
 			if len(groups) > 0 && rapid.IntRange(0, 2).Draw(t, "remove") == 0 {
 				i := rapid.IntRange(0, len(groups)-1).Draw(t, "which")
 				x.remove(groups[i])
@@ -25,7 +25,7 @@ func TestIndexIsAScan(t *testing.T) {
 				g := &group{rng: Range{Start: text.Draw(t, "start") + suffix.Draw(t, "suffix")}}
 				switch rapid.IntRange(0, 3).Draw(t, "kind") {
 				case 0:
-					g.rng.End = text.Draw(t, "end")
+					g.rng.End = text.Draw(t, "end") + suffix.Draw(t, "end's suffix")
 				case 1:
 					g.rng.End = fromKey
 				case 2:
@@ -66,6 +66,36 @@ func prefixEnd(prefix string) string {
 		}
 	}
 	return fromKey
+}
+
+// A range is taken for a prefix only if it is one to the byte: keys need not be text.
+func TestRangeAsPrefix(t *testing.T) {
+	for _, test := range []struct {
+		rng    Range
+		prefix bool
+	}{
+		{Range{"a", "b"}, true},
+		{Range{"a/", "a0"}, true},
+		{Range{"a\xff", "b"}, true},
+		{Range{"a\xff\xff", "b"}, true},
+		{Range{fromKey, fromKey}, true},
+		{Range{"", fromKey}, true},
+		{Range{"a", ""}, false},
+		{Range{"a\xfe", "b"}, false},
+		{Range{"a\ufffd", "b"}, false},
+		{Range{"a\xfe\xff", "b"}, false},
+		{Range{"\xff", fromKey}, false},
+		{Range{"\xff\xff", "\xff\xff\xff"}, false},
+		{Range{"a", "c"}, false},
+		{Range{"a", fromKey}, false},
+		{Range{"ab", "b"}, false},
+	} {
+		prefix, ok := test.rng.prefix()
+		require.Equal(t, test.prefix, ok, "%q", test.rng)
+		if ok && test.rng.End != fromKey {
+			require.Equal(t, test.rng.Start, prefix)
+		}
+	}
 }
 
 // Prefixes of so many lengths that a look-up for each would be dear are served from the tree.

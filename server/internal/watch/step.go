@@ -45,10 +45,10 @@ func (s *Stream) stepLive(sink Sink, sc *scratch, upTo int64) error {
 		if len(g.watchers) == 0 {
 			continue // disbanded
 		}
-		p := d.item.payload.Load()
+		p := s.hub.cache.find(d.rev)
 		if p == nil {
 			// The cache gave the event up. What is in the queue of the group behind it is stale then.
-			s.lagFrom(g, d.item.rev)
+			s.lagFrom(g, d.rev.Main)
 			continue
 		}
 		if len(g.batch) == 0 {
@@ -79,9 +79,9 @@ func (s *Stream) take(upTo int64) (taken *queue, lost []loss) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	taken, s.queue = s.queue, nil
-	if list := taken.deliveries(); len(list) > 0 && list[len(list)-1].item.rev > upTo {
+	if list := taken.deliveries(); len(list) > 0 && list[len(list)-1].rev.Main > upTo {
 		n := len(list)
-		for n > 0 && list[n-1].item.rev > upTo {
+		for n > 0 && list[n-1].rev.Main > upTo {
 			n--
 		}
 		s.queue = s.hub.queues.Get().(*queue)
@@ -107,7 +107,7 @@ func (s *Stream) take(upTo int64) (taken *queue, lost []loss) {
 func (s *Stream) lagFrom(g *group, rev int64) {
 	delete(s.live, g.rng)
 	s.hub.detach(g)
-	for len(g.batch) > 0 && g.batch[len(g.batch)-1].rev >= rev {
+	for len(g.batch) > 0 && g.batch[len(g.batch)-1].rev() >= rev {
 		g.batch = g.batch[:len(g.batch)-1]
 	}
 	g.successor = &group{stream: s, rng: g.rng, cursor: rev, batch: g.batch}
@@ -120,11 +120,11 @@ func (s *Stream) flush(sink Sink, sc *scratch, g *group, upTo int64) error {
 	batch := g.batch
 	for len(batch) > 0 {
 		n, bytes := 0, 0
-		for n < len(batch) && (bytes < s.hub.limits.batchBytes || batch[n].rev == batch[n-1].rev) {
+		for n < len(batch) && (bytes < s.hub.limits.batchBytes || batch[n].rev() == batch[n-1].rev()) {
 			bytes += batch[n].bytes()
 			n++
 		}
-		rev := batch[n-1].rev
+		rev := batch[n-1].rev()
 		if n == len(batch) {
 			rev = max(rev, upTo)
 		}
@@ -143,7 +143,7 @@ func (s *Stream) flush(sink Sink, sc *scratch, g *group, upTo int64) error {
 
 // send sends events to watchers: one call of the sink for all that want the same.
 func (s *Stream) send(sink Sink, sc *scratch, watchers []*watcher, events []*payload, rev int64) error {
-	first, last := events[0].rev, events[len(events)-1].rev
+	first, last := events[0].rev(), events[len(events)-1].rev()
 	puts, deletes := kinds(events)
 	for v := range sc.ids {
 		sc.ids[v] = sc.ids[v][:0]
@@ -177,7 +177,7 @@ func (s *Stream) send(sink Sink, sc *scratch, watchers []*watcher, events []*pay
 
 // sendTail sends one watcher the events from its first revision on.
 func (s *Stream) sendTail(sink Sink, sc *scratch, w *watcher, events []*payload, rev int64) error {
-	i := slices.IndexFunc(events, func(p *payload) bool { return p.rev >= w.from })
+	i := slices.IndexFunc(events, func(p *payload) bool { return p.rev() >= w.from })
 	events = events[i:]
 	if puts, deletes := kinds(events); !w.variant.wants(puts, deletes) {
 		return nil
@@ -189,8 +189,8 @@ func (s *Stream) sendTail(sink Sink, sc *scratch, w *watcher, events []*payload,
 // kinds tells what there is among the events.
 func kinds(events []*payload) (puts, deletes bool) {
 	for _, p := range events {
-		puts = puts || !p.deleted
-		deletes = deletes || p.deleted
+		puts = puts || !p.version.Deleted
+		deletes = deletes || p.version.Deleted
 	}
 	return puts, deletes
 }
@@ -204,7 +204,7 @@ func (v variant) wants(puts, deletes bool) bool {
 func (s *Stream) sendTo(sink Sink, sc *scratch, ids []int64, v variant, events []*payload, rev int64) error {
 	sc.parts = sc.parts[:0]
 	for _, p := range events {
-		if (p.deleted && v&noDelete != 0) || (!p.deleted && v&noPut != 0) {
+		if deleted := p.version.Deleted; (deleted && v&noDelete != 0) || (!deleted && v&noPut != 0) {
 			continue
 		}
 		if v&wantPrev != 0 {

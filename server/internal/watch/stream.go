@@ -3,6 +3,8 @@ package watch
 import (
 	"slices"
 	"sync"
+
+	"github.com/latchkey-go/latchkey/server/internal/state"
 )
 
 // Request describes a watcher to create.
@@ -72,7 +74,7 @@ type Stream struct {
 // delivery is an event on its way to a live group.
 type delivery struct {
 	group *group
-	item  *item
+	rev   state.Revision
 }
 
 // queue is a list of deliveries whose revisions never fall.
@@ -110,7 +112,7 @@ type scratch struct {
 
 // NewStream returns a stream without watchers.
 func (h *Hub) NewStream() *Stream {
-	h.streams.Add(1)
+	h.counts.streams.Add(1)
 	return &Stream{
 		hub:      h,
 		watchers: make(map[int64]*watcher),
@@ -142,8 +144,8 @@ func (s *Stream) Create(r Request) (id, revision int64, err error) {
 	if len(s.watchers) >= s.hub.streamWatchersMax {
 		return 0, 0, ErrTooManyWatchers
 	}
-	if s.hub.watchers.Add(1) > s.hub.watchersMax {
-		s.hub.watchers.Add(-1)
+	if s.hub.counts.watchers.Add(1) > s.hub.watchersMax {
+		s.hub.counts.watchers.Add(-1)
 		return 0, 0, ErrTooManyWatchers
 	}
 	w := &watcher{id: id, floor: r.Start, progress: r.Progress, variant: variantOf(r)}
@@ -215,7 +217,7 @@ func (s *Stream) Cancel(id int64) bool {
 // dropWatcher forgets a watcher that has left its group.
 func (s *Stream) dropWatcher(w *watcher) {
 	delete(s.watchers, w.id)
-	s.hub.watchers.Add(-1)
+	s.hub.counts.watchers.Add(-1)
 	if w.progress {
 		s.ticking--
 	}
@@ -256,9 +258,9 @@ func (s *Stream) Close() {
 		s.hub.detach(chunk...)
 	}
 	s.hub.forget(s)
-	s.hub.lagging.Add(int64(-len(s.lagging)))
-	s.hub.watchers.Add(int64(-len(s.watchers)))
-	s.hub.streams.Add(-1)
+	s.hub.counts.lagging.Add(int64(-len(s.lagging)))
+	s.hub.counts.watchers.Add(int64(-len(s.watchers)))
+	s.hub.counts.streams.Add(-1)
 }
 
 // signal makes Ready's channel deliver.
@@ -300,7 +302,7 @@ func (s *Stream) goLag(g *group, watchers ...*watcher) {
 	g.join(0, watchers...)
 	s.laggards.add(g)
 	s.lagging = append(s.lagging, g)
-	s.hub.lagging.Add(1)
+	s.hub.counts.lagging.Add(1)
 	s.signal()
 }
 
@@ -312,23 +314,23 @@ func (s *Stream) dropLagging(g *group) {
 		s.turn--
 	}
 	s.laggards.remove(g)
-	s.hub.lagging.Add(-1)
+	s.hub.counts.lagging.Add(-1)
 }
 
 // push queues an event for a live group. Called by the dispatcher.
-func (s *Stream) push(g *group, it *item) {
+func (s *Stream) push(d delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case g.lost:
+	case d.group.lost:
 	case len(s.queue.deliveries()) >= s.hub.limits.queueEvents:
-		g.lost = true
-		s.lost = append(s.lost, loss{group: g, rev: it.rev})
+		d.group.lost = true
+		s.lost = append(s.lost, loss{group: d.group, rev: d.rev.Main})
 	default:
 		if s.queue == nil {
 			s.queue = s.hub.queues.Get().(*queue)
 		}
-		s.queue.list = append(s.queue.list, delivery{group: g, item: it})
+		s.queue.list = append(s.queue.list, d)
 	}
 }
 

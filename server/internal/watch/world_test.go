@@ -40,7 +40,7 @@ type change struct {
 // newWorld returns a world whose hub has the given limits; without any, one with the real limits and a dispatcher.
 func newWorld(historyBytes int, l *limits) *world {
 	w := &world{keys: map[string]*mvccpb.KeyValue{}, historyBytes: historyBytes}
-	w.archive = &archive{world: w, versions: map[state.Revision]*state.Version{}}
+	w.archive = &archive{world: w}
 	w.machine = state.New(state.Config{HistoryBytes: historyBytes, Archive: w.archive})
 	if l == nil {
 		w.hub = NewHub(Config{Archive: w.archive}, w.machine.History(), w.machine.CompactRevision())
@@ -204,7 +204,7 @@ func txn(ops ...state.Command) state.Command {
 type archive struct {
 	world    *world
 	mu       sync.Mutex
-	versions map[state.Revision]*state.Version
+	versions []*state.Version // in revision order
 	scans    int
 	err      error
 	// during runs in the middle of the next Scan.
@@ -216,18 +216,32 @@ var errBroken = errors.New("archive is broken")
 func (a *archive) save(c state.Changes) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, v := range c.Versions {
-		a.versions[v.Revision()] = v
+	a.versions = append(a.versions, c.Versions...)
+	if len(c.Removed) == 0 {
+		return
 	}
+	removed := map[state.Revision]bool{}
 	for _, rev := range c.Removed {
-		delete(a.versions, rev)
+		removed[rev] = true
 	}
+	a.versions = slices.DeleteFunc(a.versions, func(v *state.Version) bool { return removed[v.Revision()] })
+}
+
+// at returns the index of the first version that is not before rev.
+func (a *archive) at(rev state.Revision) int {
+	i, _ := slices.BinarySearchFunc(a.versions, rev, func(v *state.Version, rev state.Revision) int {
+		return v.Revision().Compare(rev)
+	})
+	return i
 }
 
 func (a *archive) Version(rev state.Revision) (*state.Version, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.versions[rev], nil
+	if i := a.at(rev); i < len(a.versions) && a.versions[i].Revision() == rev {
+		return a.versions[i], nil
+	}
+	return nil, nil
 }
 
 func (a *archive) Scan(from, to int64, fn func(*state.Version) bool) error {
@@ -241,15 +255,8 @@ func (a *archive) Scan(from, to int64, fn func(*state.Version) bool) error {
 	if a.err != nil {
 		return a.err
 	}
-	var found []*state.Version
-	for rev, v := range a.versions {
-		if rev.Main >= from && rev.Main <= to {
-			found = append(found, v)
-		}
-	}
-	slices.SortFunc(found, func(x, y *state.Version) int { return x.Revision().Compare(y.Revision()) })
-	for _, v := range found {
-		if !fn(v) {
+	for _, v := range a.versions[a.at(state.Revision{Main: from}):] {
+		if v.Mod > to || !fn(v) {
 			break
 		}
 	}
@@ -320,6 +327,18 @@ func settle(s *Stream, sink Sink) error {
 		if more, err := s.Step(sink); err != nil || !more {
 			return err
 		}
+	}
+}
+
+// dispatchSome is one round of the dispatcher, for hubs that have none.
+func (h *Hub) dispatchSome() (more bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.dispatch(h.limits.dispatchWork, true)
+}
+
+func (h *Hub) dispatchAll() {
+	for h.dispatchSome() {
 	}
 }
 

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/lock"
+)
+
+const (
+	defaultLockTTL   = 10 * time.Second
+	defaultLockGrace = 5 * time.Second
+)
+
+const lockLong = `Wait for a lock, run a command while holding it, and release it.
+
+If the lock is lost, because no member could be reached for the time to live or because somebody deleted its key, the
+command is stopped: with SIGTERM and, after the grace, with SIGKILL, and all that it started with it. (On a terminal,
+only the command itself.) SIGINT and SIGTERM are passed on to the command, and the lock is kept until it ends.
+
+The command finds the fencing token in LATCHKEY_LOCK_TOKEN. It grows from holder to holder: a resource that remembers
+the largest one it has seen, and refuses smaller ones, is safe from holders who woke up too late. The key is in
+LATCHKEY_LOCK_KEY. etcdctl lock and concurrency.Mutex take the same locks.
+
+Exit codes: that of the command, 128 and the number for one that a signal ended, and
+  124  somebody else holds the lock, and the time to wait is over
+  125  the lock could not be taken, or was lost
+  126  the command can not be executed
+  127  there is no such command
+  2    wrong use`
+
+// lockOptions are the flags of the lock command.
+type lockOptions struct {
+	ttl, grace, wait time.Duration
+	bounded          bool // wait was given
+	try              bool
+}
+
+func newLockCommand(a *app) *cobra.Command {
+	var o lockOptions
+	c := &cobra.Command{
+		Use:   "lock NAME [flags] -- COMMAND [ARGS]",
+		Short: "run a command while holding a lock",
+		Long:  lockLong,
+		Example: `  latchkey lock jobs/nightly -- ./nightly.sh
+  latchkey lock jobs/nightly --try -- ./nightly.sh        # or do nothing
+  latchkey lock deploy --wait=10m --ttl=30s -- make deploy`,
+		Args: func(c *cobra.Command, args []string) error {
+			if c.ArgsLenAtDash() != 1 || len(args) < 2 {
+				return usageErrorf("latchkey lock takes a name, and a command behind --: latchkey lock NAME -- COMMAND [ARGS]")
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			o.bounded = c.Flags().Changed("wait")
+			return a.runLocked(c.Context(), args[0], args[1:], o)
+		},
+	}
+	f := c.Flags()
+	f.DurationVar(&o.wait, "wait", 0, "how long to wait for the lock at most (no bound)")
+	f.BoolVar(&o.try, "try", false, "do not wait at all")
+	f.DurationVar(&o.ttl, "ttl", defaultLockTTL, "how long others wait for the lock after this command was cut off")
+	f.DurationVar(&o.grace, "grace", defaultLockGrace, "time between SIGTERM and SIGKILL when the lock is lost")
+	return a.addGlobals(c)
+}
+
+// runLocked holds the lock around the command. It returns an exitCode for all
+// but success.
+func (a *app) runLocked(ctx context.Context, name string, argv []string, o lockOptions) (err error) {
+	c, err := client.New(client.Config{Endpoints: a.endpoints, RequestTimeout: a.timeout, SessionTTL: o.ttl})
+	if err != nil {
+		return usageErrorf("connect: %w", err)
+	}
+	defer func() {
+		if cerr := c.Close(); cerr != nil {
+			fmt.Fprintf(a.errOut, "latchkey: %s\n", messageOf(cerr))
+		}
+	}()
+	held, err := acquire(ctx, lock.New(c, name), o)
+	if err != nil {
+		if i, ok := signalOf(ctx); ok {
+			return exitCode{code: i.code()}
+		}
+		code := exitFailed
+		if errors.Is(err, lock.ErrHeld) {
+			code = exitNotAcquired
+		}
+		return exitCode{code, a.explain(err)}
+	}
+	g := &guarded{argv: argv, in: a.in, out: a.out, errOut: a.errOut, grace: o.grace}
+	g.env = append(append(g.env, a.environ...),
+		"LATCHKEY_LOCK_TOKEN="+strconv.FormatUint(uint64(held.Token()), 10), "LATCHKEY_LOCK_KEY="+held.Key())
+	code, err := g.run(ctx, held.Context())
+
+	// The command is gone, so nothing is lost if the release fails: the lock
+	// ends by itself after the time to live, and others wait until then.
+	releasing, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.timeout)
+	defer cancel()
+	if rerr := held.Release(releasing); rerr != nil && err == nil {
+		fmt.Fprintf(a.errOut, "latchkey: %s\n", messageOf(rerr))
+	}
+	if code == exitOK && err == nil {
+		return nil
+	}
+	return exitCode{code, err}
+}
+
+// errWaited is the cause of a wait that took too long.
+var errWaited = errors.New("the time to wait is over")
+
+// acquire takes the lock, within the bounds of o. The error of one that
+// somebody else holds is lock.ErrHeld.
+func acquire(ctx context.Context, l *lock.Lock, o lockOptions) (*lock.Held, error) {
+	if o.try {
+		return l.TryAcquire(ctx)
+	}
+	if o.bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, o.wait, errWaited)
+		defer cancel()
+	}
+	held, err := l.Acquire(ctx)
+	if errors.Is(err, errWaited) {
+		return nil, fmt.Errorf("acquire lock %q: %w after %s: %w", l.Name(), lock.ErrHeld, o.wait, errWaited)
+	}
+	return held, err
+}
