@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -14,8 +15,9 @@ import (
 // errStale answers a leader's own decision that a new term has overtaken.
 var errStale = errors.New("decided in a term that has passed")
 
-// appender is the goroutine that writes the log. All that waits in its mailbox
-// becomes one batch, one write and one sync: group commit without a timer.
+// appender writes the log. All that waits in its mailbox becomes one batch, one
+// write and one sync: group commit without a timer. Its goroutine does it, or a
+// peer's reader that has nothing else to do: see help.
 type appender struct {
 	inbox *mailbox[*replica.Append]
 	log   *wal.Log
@@ -27,38 +29,65 @@ type appender struct {
 	fail   func(error)
 	stop   chan struct{}
 	done   chan struct{}
+
+	// busy is held by whoever writes. It is taken before the inbox is looked at,
+	// so the log is written in order whoever does it.
+	busy   sync.Mutex
+	spare  []*replica.Append // protected by busy
+	failed bool              // protected by busy: the member ends, and nothing more is written
+
 	// release is the index up to which the log may be cut, set by the keeper.
 	release  atomic.Uint64
-	released uint64 // owned by run
+	released uint64 // protected by busy
 	// later is a hard state that is to be written with the next batch.
 	later atomic.Pointer[raftpb.HardState]
 }
 
 func (a *appender) run() {
 	defer close(a.done)
-	var spare []*replica.Append
 	for {
 		select {
 		case <-a.stop:
 			return
 		case <-a.inbox.wake:
 		}
-		work := a.inbox.take(spare)
-		if len(work) == 0 {
-			continue
-		}
-		if err := a.append(work); err != nil {
-			// Nothing of this batch is acknowledged, now or later: after a failed
-			// sync the kernel may have dropped the pages and marked them clean, so
-			// a second sync that succeeds would prove nothing.
-			a.fail(fmt.Errorf("write-ahead log: %w", err))
-			return
-		}
-		spare = work
-		if err := a.cut(); err != nil {
-			a.fail(fmt.Errorf("cut write-ahead log: %w", err))
-			return
-		}
+		a.busy.Lock()
+		a.turn()
+		a.busy.Unlock()
+	}
+}
+
+// help writes what waits on the caller's goroutine, unless somebody is at it. It
+// is for a follower's reader of entries that has read all there is: what comes
+// while it waits for the disk is read afterwards, as the next batch, and the
+// sender is a change of goroutine nearer to its answer. Nobody may call it whom a
+// slow disk must not hold up.
+func (a *appender) help() {
+	if a.busy.TryLock() {
+		a.turn()
+		a.busy.Unlock()
+	}
+	a.inbox.rouse()
+}
+
+// turn writes what waits. The caller holds busy.
+func (a *appender) turn() {
+	work := a.inbox.take(a.spare)
+	a.spare = work
+	if len(work) == 0 || a.failed {
+		return
+	}
+	if err := a.append(work); err != nil {
+		// Nothing of this batch is acknowledged, now or later: after a failed
+		// sync the kernel may have dropped the pages and marked them clean, so
+		// a second sync that succeeds would prove nothing.
+		a.failed = true
+		a.fail(fmt.Errorf("write-ahead log: %w", err))
+		return
+	}
+	if err := a.cut(); err != nil {
+		a.failed = true
+		a.fail(fmt.Errorf("cut write-ahead log: %w", err))
 	}
 }
 

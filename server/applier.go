@@ -26,11 +26,13 @@ type applier struct {
 	stop      chan struct{}
 	done      chan struct{}
 
-	// busy is held by whoever applies: run, or the loop for what is small and
-	// finds nobody in front of it. It is taken before the inbox is looked at, so
+	// busy is held by whoever applies: run, or a turn of the loop for what is small
+	// and finds nobody in front of it. It is taken before the inbox is looked at, so
 	// entries are applied in their order whoever does it.
 	busy     sync.Mutex
-	sweeping bool // protected by busy: a compaction has versions left to remove
+	later    completions // owned by run
+	sweeping bool        // protected by busy: a compaction has versions left to remove
+	failed   bool        // protected by busy: the member ends, and nothing more is applied
 
 	mu     sync.Mutex // protects waits and sweptTo
 	waits  []sweepWait
@@ -91,6 +93,9 @@ func (a *applier) run() {
 func (a *applier) turn(spare *[]applyWork) (sweeping, ok bool) {
 	a.busy.Lock()
 	defer a.busy.Unlock()
+	if a.failed {
+		return false, false
+	}
 	work := a.inbox.take(*spare)
 	for i := range work {
 		if work[i].do != nil {
@@ -98,6 +103,7 @@ func (a *applier) turn(spare *[]applyWork) (sweeping, ok bool) {
 			continue
 		}
 		if err := a.apply(work[i].apply); err != nil {
+			a.failed = true
 			a.fail(fmt.Errorf("apply: %w", err))
 			return false, false
 		}
@@ -112,23 +118,25 @@ func (a *applier) turn(spare *[]applyWork) (sweeping, ok bool) {
 // tryNow applies w on the caller's goroutine if that is sure to be short and
 // nobody is in front of it, which spares a member that is not busy two changes
 // of goroutine a write. It never waits.
-func (a *applier) tryNow(w *replica.Apply) bool {
+func (a *applier) tryNow(w *replica.Apply, later *completions) bool {
 	if !few(w) || !a.busy.TryLock() {
 		return false
 	}
 	defer a.busy.Unlock()
-	if a.sweeping || !a.inbox.empty() {
+	if a.sweeping || a.failed || !a.inbox.empty() {
 		return false
 	}
 	commands, err := decode(w)
-	switch {
-	case err == nil && !short(commands):
-		return false
-	case err == nil:
-		err = a.applyDecoded(w, commands)
+	if err == nil {
+		if !short(commands) {
+			return false
+		}
+		err = a.applyDecoded(w, commands, later)
 	}
 	if err != nil {
+		a.failed = true
 		a.fail(fmt.Errorf("apply: %w", err))
+		return false
 	}
 	if a.sweeping {
 		a.inbox.put(applyWork{do: func() {}}) // wakes run
@@ -207,10 +215,15 @@ func (a *applier) apply(w *replica.Apply) error {
 	if err != nil {
 		return err
 	}
-	return a.applyDecoded(w, commands)
+	if err := a.applyDecoded(w, commands, &a.later); err != nil {
+		return err
+	}
+	a.applied(w)
+	a.later.tell()
+	return nil
 }
 
-func (a *applier) applyDecoded(w *replica.Apply, commands [][]state.Command) error {
+func (a *applier) applyDecoded(w *replica.Apply, commands [][]state.Command, later *completions) error {
 	var answers []answer
 	var info batchInfo
 	s := a.store
@@ -239,11 +252,10 @@ func (a *applier) applyDecoded(w *replica.Apply, commands [][]state.Command) err
 	s.mu.Unlock()
 
 	a.published(info)
-	s.release()
+	s.release(later)
 	for _, ans := range answers {
-		ans.to.finish(ans.response, ans.err)
+		ans.to.finish(ans.response, ans.err, later)
 	}
-	a.applied(w)
 	a.startSweep(info.compact)
 	return nil
 }

@@ -70,6 +70,11 @@ type Config struct {
 	// memory. Default 64 MiB.
 	HistoryBytes int64
 
+	// WatchProgressInterval is how often a watcher that asked for progress is
+	// told how far it is while it has no events; up to a tenth is added. Default
+	// 10 minutes; anything below 100ms counts as 100ms.
+	WatchProgressInterval time.Duration
+
 	// Logger takes the member's log. Default: nothing is logged.
 	Logger *slog.Logger
 
@@ -138,6 +143,9 @@ func (c Config) withDefaults() Config {
 	if c.MaxTxnOps == 0 {
 		c.MaxTxnOps = rpc.DefaultTxnOps
 	}
+	if c.WatchProgressInterval == 0 {
+		c.WatchProgressInterval = rpc.DefaultWatchProgressInterval
+	}
 	if c.files == nil {
 		c.files = disk.OS()
 	}
@@ -181,6 +189,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxRequestBytes < 0 || c.MaxTxnOps < 0 {
 		return errors.New("max-request-bytes and max-txn-ops must not be negative")
+	}
+	if c.WatchProgressInterval < 0 {
+		return errors.New("watch-progress-notify-interval must not be negative")
 	}
 	if c.MaxRequestBytes > requestBytesMax {
 		return fmt.Errorf("max-request-bytes %d is above %d", c.MaxRequestBytes, requestBytesMax)

@@ -111,7 +111,7 @@ func (k *keeper) proposeCompaction(now time.Time) {
 	if err != nil {
 		return
 	}
-	w := newWaiter(c, data)
+	w := newWaiter(c, data, nil)
 	w.once = true
 	if err := s.loop.propose(w); err == nil {
 		k.asked = target

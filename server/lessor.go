@@ -36,21 +36,33 @@ type lessor struct {
 	clock *lease.Clock
 	term  uint64 // in which this member leads, else 0
 	ready bool   // clock runs: an entry of this term is applied, so every lease is known
+
+	seen uint64 // index up to which the clock knows of grants and ends
+
+	begun chan struct{} // capacity 1: there may be leases to time
 }
 
-const (
-	// expiryInterval is how often the leader looks for leases that have ended.
-	expiryInterval = 50 * time.Millisecond
-	// expiryBatch bounds the leases of one log entry: a few milliseconds of
-	// applying, between which puts go on.
-	expiryBatch = 1000
-	// minTTLSeconds is the floor of a grant through the etcd API, etcd's own
-	// at its default election timeout.
-	minTTLSeconds = 2
-)
+// minTTLSeconds is the floor of a grant through the etcd API, etcd's own at its
+// default election timeout.
+const minTTLSeconds = 2
 
 func newLessor(s *Server, log *slog.Logger) *lessor {
-	return &lessor{s: s, log: log, clock: lease.New()}
+	return &lessor{s: s, log: log, clock: lease.New(), begun: make(chan struct{}, 1)}
+}
+
+// timing reports whether there are leases that this member ends.
+func (l *lessor) timing() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ready && l.clock.Len() > 0
+}
+
+// begin wakes run.
+func (l *lessor) begin() {
+	select {
+	case l.begun <- struct{}{}:
+	default:
+	}
 }
 
 // lead is told by the loop, before any entry of the term is handed to the
@@ -71,11 +83,14 @@ func (l *lessor) lead(term uint64) {
 func (l *lessor) follow(b batchInfo) {
 	l.mu.Lock()
 	term, ready := l.term, l.ready
+	if ready && len(b.leases) == 0 {
+		l.seen = b.index
+	}
 	l.mu.Unlock()
 	switch {
 	case term == 0 || b.term < term:
 	case ready:
-		l.track(term, b.leases)
+		l.track(term, b)
 	default:
 		l.promote(term)
 	}
@@ -85,7 +100,9 @@ func (l *lessor) follow(b batchInfo) {
 // may be a million of them, and the loop must not wait for that.
 func (l *lessor) promote(term uint64) {
 	var leases []lease.Lease
+	var seen uint64
 	l.s.store.with(func(m *state.Machine) {
+		seen, _ = m.Applied()
 		for _, le := range m.Leases() {
 			leases = append(leases, lease.Lease{ID: le.ID, TTL: seconds(le.TTL)})
 		}
@@ -96,11 +113,12 @@ func (l *lessor) promote(term uint64) {
 		return
 	}
 	l.clock.Promote(leases, time.Now())
-	l.ready = true
+	l.ready, l.seen = true, seen
+	l.begin()
 }
 
-func (l *lessor) track(term uint64, events []state.LeaseEvent) {
-	if len(events) == 0 {
+func (l *lessor) track(term uint64, b batchInfo) {
+	if len(b.leases) == 0 {
 		return
 	}
 	l.mu.Lock()
@@ -109,76 +127,20 @@ func (l *lessor) track(term uint64, events []state.LeaseEvent) {
 		return
 	}
 	now := time.Now()
-	for _, e := range events {
+	if l.clock.Len() == 0 {
+		l.begin()
+	}
+	for _, e := range b.leases {
 		if e.Revoked {
 			l.clock.Revoke(e.ID)
 		} else {
 			l.clock.Grant(e.ID, seconds(e.TTL), now)
 		}
 	}
+	l.seen = b.index
 }
 
 func seconds(n int64) time.Duration { return time.Duration(n) * time.Second }
-
-// run expires leases while this member leads, until stop is closed.
-func (l *lessor) run(stop <-chan struct{}) {
-	ticker := time.NewTicker(expiryInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-stop:
-			return
-		case <-ticker.C:
-		}
-		for l.expire(stop) {
-		}
-	}
-}
-
-// expire proposes the end of one batch of leases and reports whether there may
-// be more.
-func (l *lessor) expire(stop <-chan struct{}) bool {
-	l.mu.Lock()
-	if !l.ready {
-		l.mu.Unlock()
-		return false
-	}
-	ids, term := l.clock.Due(time.Now(), expiryBatch), l.term
-	l.mu.Unlock()
-	if len(ids) == 0 {
-		return false
-	}
-	if err := l.propose(term, ids, stop); err != nil {
-		// Not in the log. In this term the leases are looked at again; in a later
-		// one the clock starts anew and knows nothing of this.
-		l.mu.Lock()
-		if l.term == term {
-			l.clock.Restore(ids)
-		}
-		l.mu.Unlock()
-		return false
-	}
-	return len(ids) == expiryBatch
-}
-
-func (l *lessor) propose(term uint64, ids []int64, stop <-chan struct{}) error {
-	c := state.Command{Kind: state.KindExpireLeases, Request: &state.ExpireLeases{IDs: ids}}
-	data, err := c.AppendTo(nil)
-	if err != nil {
-		return err
-	}
-	w := newWaiter(c, data)
-	w.once, w.proposal.Term = true, term
-	if err := l.s.loop.propose(w); err != nil {
-		return err
-	}
-	select {
-	case <-w.done:
-		return w.err
-	case <-stop:
-		return rpc.ErrStopped
-	}
-}
 
 // errNotLeading: this member can not answer for leases now.
 var errNotLeading = errors.New("not leading")

@@ -124,6 +124,8 @@ func TestManyLeasesEndTogether(t *testing.T) {
 	require.Less(t, time.Since(elected), (ttl+5)*time.Second)
 	require.Less(t, slowest, time.Second)
 	for _, each := range []*Server{m, members[(leader+2)%3]} {
+		_, err := backend{each}.Read(ctx) // waits until the follower has applied what the leader has
+		require.NoError(t, err)
 		require.Empty(t, backend{each}.Leases())
 	}
 }

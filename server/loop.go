@@ -2,6 +2,7 @@ package server
 
 import (
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -11,27 +12,44 @@ import (
 	"github.com/latchkey-go/latchkey/server/internal/rpc"
 )
 
-// loop is the goroutine that owns the replica. Everything that may change it
-// arrives as a value in the mailbox; everything it wants done leaves as Work,
-// to the appender, the applier, the peers and the waiting reads. It never
-// waits for a disk, a peer or the machine, so heartbeats and elections keep
-// their time whatever the load.
+// loop owns the replica. Everything that may change it arrives as a value in
+// the mailbox; everything it wants done leaves as Work, to the appender, the
+// applier, the peers and the waiting reads. A turn takes all that waits and
+// hands out what follows from it. It never waits for a disk, a peer or the
+// machine, so heartbeats and elections keep their time whatever the load.
+//
+// One turn runs at a time, on the goroutine of whoever brought something and
+// found nobody at it: a handler, a peer's reader, the appender. While a member
+// is not busy a request so costs no change of goroutine. The loop's own
+// goroutine, run, has the clock, and takes what came during another's turn: so
+// nobody works for others for longer than one turn. (The idea is flat combining,
+// Hendler et al., SPAA 2010.)
 type loop struct {
-	r        *replica.Replica
 	inbox    *mailbox[input]
 	out      outputs
 	tick     time.Duration
 	log      *slog.Logger
+	patience uint64        // ticks after which a request that is not finished has timed out
 	waiting  atomic.Int64  // proposals and reads that entered and have not left
 	stop     chan struct{} // closed by close
 	done     chan struct{} // closed when run has returned
-	lastTick time.Time
-	suspect  suspicion
-	// appending counts the appends that the appender has and has not handed back.
-	appending int
-	waits     deadlines
+
+	owner sync.Mutex // protects the fields below: held for a turn
+	turns
+}
+
+// turns is what the turns of a loop hand to each other.
+type turns struct {
+	r         *replica.Replica
+	closed    bool // no further turn
+	spare     []input
+	later     *completions // of this turn
+	lastTick  time.Time
 	ticks     uint64
-	patience  uint64 // ticks after which a request that is not finished has timed out
+	waits     deadlines
+	suspect   suspicion
+	appending int // appends that the appender has and has not handed back
+	applying  int // applies that the applier has and has not handed back
 }
 
 // outputs is where Work goes.
@@ -63,37 +81,89 @@ const waitingMax = 100_000
 const ticksMax = 2
 
 func newLoop(r *replica.Replica, out outputs, tick time.Duration, log *slog.Logger) *loop {
-	return &loop{
-		r: r, inbox: newMailbox[input](), out: out, tick: tick, log: log,
+	l := &loop{
+		inbox: newMailbox[input](), out: out, tick: tick, log: log,
 		stop: make(chan struct{}), done: make(chan struct{}),
 	}
+	l.r, l.later = r, new(completions)
+	return l
 }
 
-// propose hands a proposal to the replica, or refuses it at once.
-func (l *loop) propose(w *waiter) error {
+// propose hands a proposal to the replica, or refuses it at once. One that is
+// not waited for is only left: its caller calls helpIfDue, after more of them.
+func (l *loop) propose(w *waiter) error { return l.enter(input{propose: w}, w.to != nil) }
+
+// proposeLater is propose for a caller that holds a lock that a turn needs.
+func (l *loop) proposeLater(w *waiter) error {
+	err := l.enter(input{propose: w}, true)
+	l.inbox.rouse()
+	return err
+}
+
+// read hands a linearizable read to the replica, or refuses it at once, as
+// propose does.
+func (l *loop) read(r *outcome) error { return l.enter(input{read: r}, r.to != nil) }
+
+func (l *loop) enter(in input, leave bool) error {
 	if l.waiting.Add(1) > waitingMax {
 		l.waiting.Add(-1)
 		return rpc.ErrTooManyRequests
 	}
-	l.inbox.put(input{propose: w})
-	return nil
-}
-
-// read hands a linearizable read to the replica, or refuses it at once.
-func (l *loop) read(r *outcome) error {
-	if l.waiting.Add(1) > waitingMax {
-		l.waiting.Add(-1)
-		return rpc.ErrTooManyRequests
+	l.inbox.add(in)
+	if !leave {
+		l.help()
 	}
-	l.inbox.put(input{read: r})
 	return nil
 }
 
-// do runs f on the loop's goroutine.
+// do runs f on the replica in a later turn. The caller may hold any lock.
 func (l *loop) do(f func(r *replica.Replica)) { l.inbox.put(input{do: f}) }
 
-// step hands over a peer's message.
-func (l *loop) step(m *raftpb.Message) { l.inbox.put(input{message: m}) }
+// step hands over what came from a peer at once. With write set it may also write
+// to the log, and so wait for the disk. The caller must not hold a lock that a
+// turn needs.
+func (l *loop) step(messages []*raftpb.Message, write bool) {
+	for _, m := range messages {
+		l.inbox.add(input{message: m})
+	}
+	l.takeTurn(write)
+}
+
+// appended hands back what is durable.
+func (l *loop) appended(work []*replica.Append) {
+	for _, a := range work {
+		l.inbox.add(input{appended: a})
+	}
+	l.help()
+}
+
+// help takes a turn unless somebody is at it. No input is left behind: one that
+// was added while another goroutine had the turn is seen by that goroutine
+// after it has let go of owner, because it was added before TryLock failed.
+func (l *loop) help() { l.takeTurn(false) }
+
+func (l *loop) takeTurn(write bool) {
+	if !l.owner.TryLock() {
+		return
+	}
+	later := l.turn()
+	l.owner.Unlock()
+	l.inbox.rouse()
+	if !write {
+		l.out.appender.inbox.rouse()
+	}
+	later.done()
+	if write {
+		l.out.appender.help()
+	}
+}
+
+// helpIfDue is help for those who only may have brought something.
+func (l *loop) helpIfDue() {
+	if l.inbox.isDue() {
+		l.help()
+	}
+}
 
 func (l *loop) close() {
 	close(l.stop)
@@ -104,24 +174,65 @@ func (l *loop) run() {
 	defer close(l.done)
 	ticker := time.NewTicker(l.tick)
 	defer ticker.Stop()
+	l.owner.Lock()
 	l.lastTick = time.Now()
-	var spare []input
 	l.work()
-	for {
+	l.owner.Unlock()
+	l.out.appender.inbox.rouse()
+	for alert := false; ; {
+		var now time.Time
 		select {
 		case <-l.stop:
+			l.owner.Lock()
+			l.closed = true
+			l.owner.Unlock()
 			return
 		case <-l.inbox.wake:
-		case now := <-ticker.C:
+		case now = <-ticker.C:
+		}
+		l.owner.Lock()
+		if !now.IsZero() {
 			l.advance(now)
+			l.suspect.tick(l.r)
 		}
-		inputs := l.inbox.take(spare)
-		for i := range inputs {
-			l.feed(&inputs[i])
+		later := l.turn()
+		if was := alert; was != l.suspect.any() {
+			alert = !was
+			ticker.Reset(l.period(alert))
 		}
-		spare = inputs
-		l.work()
+		l.owner.Unlock()
+		l.inbox.rouse()
+		l.out.appender.inbox.rouse()
+		later.done()
 	}
+}
+
+// period is the time between two looks at the clock.
+func (l *loop) period(alert bool) time.Duration {
+	if alert {
+		return min(l.tick, suspicionTick)
+	}
+	return l.tick
+}
+
+// turn takes what waits and hands out what follows. The caller holds owner, and
+// tells those who are to be told once it has let go of it.
+func (l *loop) turn() *completions {
+	if l.closed {
+		return nil
+	}
+	inputs := l.inbox.take(l.spare)
+	for i := range inputs {
+		l.feed(&inputs[i])
+	}
+	l.spare = inputs
+	l.work()
+	later := l.later
+	if len(later.list) == 0 {
+		return nil
+	}
+	l.later = spareCompletions.Get().(*completions)
+	return later
 }
 
 // advance gives the replica the ticks that are due.
@@ -136,7 +247,6 @@ func (l *loop) advance(now time.Time) {
 	}
 	for range due {
 		l.r.Tick()
-		l.suspect.tick(l.r)
 	}
 	l.ticks += uint64(due)
 	l.waits.sweep(l.ticks, l.timeOut)
@@ -145,10 +255,10 @@ func (l *loop) advance(now time.Time) {
 // timeOut gives up on a request: what became of a write is then not known.
 func (l *loop) timeOut(o *outcome) {
 	if l.r.Status().Leader == 0 {
-		o.finish(nil, rpc.ErrTimeoutLeaderFailed)
+		o.finish(nil, rpc.ErrTimeoutLeaderFailed, l.later)
 		return
 	}
-	o.finish(nil, rpc.ErrTimeout)
+	o.finish(nil, rpc.ErrTimeout, l.later)
 }
 
 func (l *loop) feed(in *input) {
@@ -157,13 +267,13 @@ func (l *loop) feed(in *input) {
 		l.waiting.Add(-1)
 		l.waits.add(&in.propose.outcome, l.ticks+l.patience)
 		if err := l.r.Propose(&in.propose.proposal); err != nil {
-			in.propose.finish(nil, rpc.ErrTooManyRequests)
+			in.propose.finish(nil, rpc.ErrTooManyRequests, l.later)
 		}
 	case in.read != nil:
 		l.waiting.Add(-1)
 		l.waits.add(in.read, l.ticks+l.patience)
 		if err := l.r.Read(in.read); err != nil {
-			in.read.finish(nil, rpc.ErrTooManyRequests)
+			in.read.finish(nil, rpc.ErrTooManyRequests, l.later)
 		}
 	case in.message != nil:
 		if err := l.r.Step(in.message); err != nil {
@@ -173,6 +283,7 @@ func (l *loop) feed(in *input) {
 		l.appending--
 		l.r.Appended(in.appended)
 	case in.applied != nil:
+		l.applying--
 		l.r.Applied(in.applied)
 	case in.do != nil:
 		in.do(l.r)
@@ -198,19 +309,30 @@ func (l *loop) work() {
 		if w.Append != nil {
 			l.append(w.Append)
 		}
-		if w.Apply != nil && !l.out.applier.tryNow(w.Apply) {
-			l.out.applier.inbox.put(applyWork{apply: w.Apply})
+		if w.Apply != nil {
+			l.apply(w.Apply)
 		}
 		for _, reads := range w.Reads {
-			l.out.store.wake(reads.Index, reads.Values)
+			l.out.store.wake(reads.Index, reads.Values, l.later)
 		}
 		for _, p := range w.Retry {
 			l.retry(p)
 		}
 		for _, p := range w.Unknown {
-			p.Value.(*waiter).finish(nil, rpc.ErrTimeoutLeaderFailed)
+			p.Value.(*waiter).finish(nil, rpc.ErrTimeoutLeaderFailed, l.later)
 		}
 	}
+}
+
+// apply applies a now, if that is short and nothing is in front of it, or hands
+// it to the applier.
+func (l *loop) apply(a *replica.Apply) {
+	if l.applying == 0 && l.out.applier.tryNow(a, l.later) {
+		l.r.Applied(a)
+		return
+	}
+	l.applying++
+	l.out.applier.inbox.put(applyWork{apply: a})
 }
 
 // append hands a to the appender. What only tells the log how far it is
@@ -224,7 +346,7 @@ func (l *loop) append(a *replica.Append) {
 		return
 	}
 	l.appending++
-	l.out.appender.inbox.put(a)
+	l.out.appender.inbox.add(a) // the turn's end sees that it is written
 }
 
 // retry proposes again what is known not to be in the log: the term it was
@@ -233,12 +355,13 @@ func (l *loop) append(a *replica.Append) {
 func (l *loop) retry(p *replica.Proposal) {
 	w := p.Value.(*waiter)
 	switch {
-	case w.gone.Load():
+	case w.abandoned():
+		w.finish(nil, errStale, l.later) // which nobody reads, but it frees what is kept for the call
 	case w.once:
-		w.finish(nil, errStale)
+		w.finish(nil, errStale, l.later)
 	default:
 		if err := l.r.Propose(p); err != nil {
-			w.finish(nil, rpc.ErrTooManyRequests)
+			w.finish(nil, rpc.ErrTooManyRequests, l.later)
 		}
 	}
 }

@@ -10,6 +10,7 @@ type mailbox[T any] struct {
 
 	mu    sync.Mutex // protects the fields below
 	items []T
+	due   bool // something was put or added since the last take
 	woken bool // a signal was sent since the last take
 }
 
@@ -19,11 +20,26 @@ func newMailbox[T any]() *mailbox[T] {
 
 // put never blocks. Bounds are kept by those who fill the box: a proposal
 // queue, raft's in-flight limits, a peer's stream.
-func (m *mailbox[T]) put(items ...T) {
+func (m *mailbox[T]) put(item T) {
+	m.add(item)
+	m.rouse()
+}
+
+// add puts a value and leaves it to the caller that it is taken, or that the
+// receiver is roused.
+func (m *mailbox[T]) add(item T) {
 	m.mu.Lock()
-	m.items = append(m.items, items...)
-	wake := !m.woken
-	m.woken = true
+	m.items = append(m.items, item)
+	m.due = true
+	m.mu.Unlock()
+}
+
+// rouse wakes the receiver if something was put or added that it has not taken,
+// and it was not woken for that before.
+func (m *mailbox[T]) rouse() {
+	m.mu.Lock()
+	wake := m.due && !m.woken
+	m.woken = m.woken || wake
 	m.mu.Unlock()
 	if wake {
 		select {
@@ -48,13 +64,20 @@ func (m *mailbox[T]) empty() bool {
 	return len(m.items) == 0
 }
 
+// isDue reports whether something was put or added that was not taken.
+func (m *mailbox[T]) isDue() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.due
+}
+
 // take returns what waits and keeps buf for the next values, so that two
 // slices serve for ever. The result is valid until it is passed as buf.
 func (m *mailbox[T]) take(buf []T) []T {
 	clear(buf)
 	m.mu.Lock()
 	items := m.items
-	m.items, m.woken = buf[:0], false
+	m.items, m.due, m.woken = buf[:0], false, false
 	m.mu.Unlock()
 	return items
 }

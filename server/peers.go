@@ -18,12 +18,16 @@ import (
 	"github.com/latchkey-go/latchkey/server/internal/state"
 )
 
-// peerHandler is the member as its peers' streams see it.
+// peerHandler is the member as its peers see it.
 type peerHandler struct{ s *Server }
 
 var _ peer.Handler = peerHandler{}
 
-func (h peerHandler) Message(m *raftpb.Message) { h.s.loop.step(m) }
+// Messages has a follower's reader of entries write them to the log itself.
+func (h peerHandler) Messages(_ uint64, ms []*raftpb.Message, more bool) {
+	write := !more && ms[len(ms)-1].GetType() == raftpb.MsgApp
+	h.s.loop.step(ms, write)
+}
 
 // Unreachable tells the replica that messages to a peer may be lost, so that
 // it probes instead of streaming, and that the leader may be gone.
@@ -63,7 +67,7 @@ func (h peerHandler) Snapshot(from uint64, m *raftpb.Message, r io.Reader) error
 		return fmt.Errorf("receive checkpoint %d from %s: %w", index, hex(from), err)
 	}
 	h.s.log.Info("checkpoint received", "from", hex(from), "index", index, "path", path)
-	h.s.loop.step(m)
+	h.s.loop.step([]*raftpb.Message{m}, false)
 	return nil
 }
 
@@ -206,7 +210,9 @@ func (s *Server) adopt(m *state.Machine) {
 		live: size.Live, history: size.History,
 		events: m.History(),
 	})
-	s.store.release()
+	later := new(completions)
+	s.store.release(later)
+	later.tell()
 }
 
 func hex(id uint64) string { return fmt.Sprintf("%x", id) }

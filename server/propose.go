@@ -14,6 +14,7 @@ import (
 // Server is what the rpc services stand on.
 var (
 	_ rpc.Store        = backend{}
+	_ rpc.Async        = backend{}
 	_ rpc.Lessor       = backend{}
 	_ rpc.Node         = backend{}
 	_ rpc.WatchBackend = backend{}
@@ -25,6 +26,24 @@ type backend struct{ *Server }
 
 // Propose sends c through the log and waits until it is applied here.
 func (b backend) Propose(ctx context.Context, c state.Command) (proto.Message, error) {
+	w, err := b.propose(c, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.await(ctx); err != nil {
+		w.gone.Store(true)
+		return nil, err
+	}
+	return w.response, nil
+}
+
+// ProposeTo implements rpc.Store.
+func (b backend) ProposeTo(c state.Command, to rpc.Completion) error {
+	_, err := b.propose(c, to)
+	return err
+}
+
+func (b backend) propose(c state.Command, to rpc.Completion) (*waiter, error) {
 	s := b.Server
 	data, err := c.AppendTo(nil)
 	if err != nil {
@@ -36,15 +55,14 @@ func (b backend) Propose(ctx context.Context, c state.Command) (proto.Message, e
 	if grows(c) && s.overQuota() {
 		return nil, rpc.ErrNoSpace
 	}
-	w := newWaiter(c, data)
-	if err := s.loop.propose(w); err != nil {
-		return nil, err
-	}
-	if err := w.await(ctx); err != nil {
-		w.gone.Store(true)
-		return nil, err
-	}
-	return w.response, nil
+	w := newWaiter(c, data, to)
+	return w, s.loop.propose(w)
+}
+
+// ReadTo implements rpc.Store.
+func (b backend) ReadTo(to rpc.Completion) error {
+	r := newOutcome(to)
+	return b.loop.read(&r)
 }
 
 // Read returns a view with every write that completed before the call.
@@ -85,8 +103,8 @@ func (b backend) WaitCompacted(ctx context.Context, revision int64) error {
 // confirm returns once this member has applied all that was committed before
 // the call, and, on the leader, once a quorum has said that it still leads.
 func (s *Server) confirm(ctx context.Context) error {
-	r := &outcome{done: make(chan struct{}, 1)}
-	if err := s.loop.read(r); err != nil {
+	r := newOutcome(nil)
+	if err := s.loop.read(&r); err != nil {
 		return err
 	}
 	return r.await(ctx)

@@ -13,8 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
-
+	"github.com/latchkey-go/latchkey/server/internal/front"
 	"github.com/latchkey-go/latchkey/server/internal/peer"
 	"github.com/latchkey-go/latchkey/server/internal/replica"
 	"github.com/latchkey-go/latchkey/server/internal/rpc"
@@ -42,18 +41,17 @@ type Server struct {
 	peers     *peer.Transport
 	snapshots *snapshots
 	hub       *watch.Hub
-	front     front
+	front     fronts
 	inProcess lazyClient
 
 	gauges
 	life
 }
 
-// front is where calls come in. Clients and peers have a gRPC server each, so
-// that a flood of one kind does not take the other's streams.
-type front struct {
-	clients, peers *grpc.Server
-	watches        *rpc.Watch
+// fronts is where clients' calls come in.
+type fronts struct {
+	clients *front.Server
+	watches *rpc.Watch
 }
 
 // gauges are what others may know of the member without asking the loop.
@@ -183,7 +181,7 @@ func (s *Server) assemble(rec recovered) error {
 	}
 	s.appender = &appender{
 		inbox: newMailbox[*replica.Append](), log: rec.log, install: s.install,
-		synced: s.synced, fail: s.fail, stop: s.halt, done: make(chan struct{}),
+		synced: func(work []*replica.Append) { s.loop.appended(work) }, fail: s.fail, stop: s.halt, done: make(chan struct{}),
 	}
 	s.applier = &applier{
 		inbox: newMailbox[applyWork](), store: s.store, published: s.published,
@@ -202,8 +200,10 @@ func (s *Server) assemble(rec recovered) error {
 }
 
 // ticksPerHeartbeat makes raft's clock finer than a heartbeat: followers draw
-// their election timeouts in ticks, and with few to draw from they collide.
-const ticksPerHeartbeat = 4
+// their election timeouts in ticks, and with few to draw from they collide. A
+// tick also costs an idle member a wake-up, which is most of what it costs at
+// all.
+const ticksPerHeartbeat = 2
 
 func (s *Server) newReplica(rec recovered) (*replica.Replica, error) {
 	var origin [8]byte
@@ -265,25 +265,23 @@ func (s *Server) run() {
 	s.workers.Go(func() { s.lessor.run(s.halt) })
 	s.workers.Go(func() { s.join() })
 	for _, l := range s.listeners.peer {
-		s.workers.Go(func() { s.serve(s.front.peers, l) })
+		s.workers.Go(func() { s.servePeers(l) })
 	}
 	for _, l := range s.listeners.client {
-		s.workers.Go(func() { s.serve(s.front.clients, l) })
+		s.workers.Go(func() { s.serveClients(l) })
 	}
 	go s.janitor()
 }
 
-func (s *Server) serve(g *grpc.Server, l net.Listener) {
-	err := g.Serve(l)
-	if err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+func (s *Server) serveClients(l net.Listener) {
+	if err := s.front.clients.Serve(l); !errors.Is(err, front.ErrStopped) {
 		s.fail(fmt.Errorf("serve %s: %w", l.Addr(), err))
 	}
 }
 
-// synced hands durable appends back to the loop.
-func (s *Server) synced(work []*replica.Append) {
-	for _, a := range work {
-		s.loop.inbox.put(input{appended: a})
+func (s *Server) servePeers(l net.Listener) {
+	if err := s.peers.Serve(l); err != nil {
+		s.fail(fmt.Errorf("serve %s: %w", l.Addr(), err))
 	}
 }
 

@@ -1,16 +1,13 @@
 package server
 
 import (
-	"math"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/keepalive"
 
-	"github.com/latchkey-go/latchkey/server/internal/peer"
+	"github.com/latchkey-go/latchkey/server/internal/front"
 	"github.com/latchkey-go/latchkey/server/internal/replica"
 	"github.com/latchkey-go/latchkey/server/internal/rpc"
 	"github.com/latchkey-go/latchkey/server/internal/state"
@@ -29,39 +26,33 @@ const (
 	messageOverhead = 512 << 10
 	// keepaliveMin is the least time between a client's pings.
 	keepaliveMin = time.Second
-	// streamWorkers serve calls on stacks that have grown already.
-	streamWorkers = 128
-	// streamWindow is the flow-control window of a connection and a stream;
-	// a fixed one spares the probing for a better.
-	streamWindow = 1 << 20
 )
 
-// registerServices makes the two gRPC servers.
+// registerServices makes the gRPC server of the clients.
 func (s *Server) registerServices() {
 	b := backend{s}
 	limits := rpc.Limits{RequestBytes: s.cfg.MaxRequestBytes, TxnOps: s.cfg.MaxTxnOps}
-	clients := grpc.NewServer(
-		grpc.ForceServerCodecV2(rpc.Codec()),
-		grpc.MaxRecvMsgSize(s.cfg.MaxRequestBytes+messageOverhead),
-		grpc.MaxSendMsgSize(math.MaxInt32),
-		grpc.NumStreamWorkers(streamWorkers),
-		grpc.InitialWindowSize(streamWindow),
-		grpc.InitialConnWindowSize(streamWindow),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMin, PermitWithoutStream: true}),
-		grpc.UnaryInterceptor(rpc.RequireLeader(b)),
-	)
-	pb.RegisterKVServer(clients, rpc.NewKV(b, limits))
-	pb.RegisterLeaseServer(clients, rpc.NewLease(b, b, b))
+	clients := front.New(front.Config{
+		Codec:           rpc.Codec(),
+		MaxRequestBytes: s.cfg.MaxRequestBytes + messageOverhead,
+		MinPingInterval: keepaliveMin,
+		Intercept:       rpc.RequireLeader(b),
+		Turn:            func() { s.loop.helpIfDue() },
+		Logger:          s.log,
+	})
+	kv, lease := rpc.NewKV(b, limits), rpc.NewLease(b, b, b)
+	pb.RegisterKVServer(clients, kv)
+	pb.RegisterLeaseServer(clients, lease)
+	rpc.Direct(clients, b, kv, lease)
 	pb.RegisterClusterServer(clients, rpc.NewCluster(b, b))
 	pb.RegisterMaintenanceServer(clients, rpc.NewMaintenance(b, b))
 	healthpb.RegisterHealthServer(clients, health.NewServer())
 
-	watches := rpc.NewWatch(b, rpc.WatchConfig{RequestBytes: s.cfg.MaxRequestBytes, Logger: s.log})
+	watches := rpc.NewWatch(b, rpc.WatchConfig{
+		RequestBytes: s.cfg.MaxRequestBytes, ProgressInterval: s.cfg.WatchProgressInterval, Logger: s.log,
+	})
 	pb.RegisterWatchServer(clients, watches)
-
-	peers := grpc.NewServer(peer.ServerOptions()...)
-	s.peers.Register(peers)
-	s.front = front{clients: clients, peers: peers, watches: watches}
+	s.front = fronts{clients: clients, watches: watches}
 }
 
 // Hub implements rpc.WatchBackend.

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/latchkey-go/latchkey/server/internal/replica"
 )
 
@@ -42,7 +40,7 @@ func (s *Server) Stop(ctx context.Context) error {
 		defer cancel()
 		s.handOver(ctx)
 		close(s.stopping)
-		drain(ctx, s.front.clients)
+		s.front.clients.Leave(ctx)
 		s.graceful.Store(true)
 		s.end(ErrStopped)
 	})
@@ -113,32 +111,16 @@ func successor(peers []replica.Peer) uint64 {
 	return best.ID
 }
 
-// drain stops g once its requests are answered, or when ctx ends.
-func drain(ctx context.Context, g *grpc.Server) {
-	drained := make(chan struct{})
-	go func() {
-		g.GracefulStop()
-		close(drained)
-	}()
-	select {
-	case <-drained:
-	case <-ctx.Done():
-		g.Stop() // which lets GracefulStop return
-		<-drained
-	}
-}
-
 // janitor waits for the member's end and then ends its parts, from the outside
 // in: nobody can ask any more before those who answer are gone.
 func (s *Server) janitor() {
 	<-s.stopped.Done()
 	s.inProcess.close()
 	s.front.clients.Stop()
-	s.front.peers.Stop()
+	s.peers.Close()
 	s.front.watches.Wait()
 	s.leadership.close()
 	s.hub.Close()
-	s.peers.Close()
 	s.loop.close()
 	close(s.halt)
 	<-s.appender.done

@@ -75,7 +75,7 @@ func (s *store) replace(m *state.Machine) {
 // wake lets reads go on: at once if index is applied, else when it is. The
 // check and the registration are one step under waitMu, and release takes
 // waitMu after applied has moved, so no group is left behind.
-func (s *store) wake(index uint64, reads []any) {
+func (s *store) wake(index uint64, reads []any, later *completions) {
 	s.waitMu.Lock()
 	if s.applied.Load() < index {
 		s.waits = append(s.waits, readWait{index, reads})
@@ -83,11 +83,11 @@ func (s *store) wake(index uint64, reads []any) {
 		return
 	}
 	s.waitMu.Unlock()
-	finishReads(reads, nil)
+	finishReads(reads, later)
 }
 
 // release lets the reads go on whose index is applied now.
-func (s *store) release() {
+func (s *store) release(later *completions) {
 	applied := s.applied.Load()
 	s.waitMu.Lock()
 	var ready []readWait
@@ -103,12 +103,12 @@ func (s *store) release() {
 	s.waits = rest
 	s.waitMu.Unlock()
 	for _, w := range ready {
-		finishReads(w.reads, nil)
+		finishReads(w.reads, later)
 	}
 }
 
-func finishReads(reads []any, err error) {
+func finishReads(reads []any, later *completions) {
 	for _, r := range reads {
-		r.(*outcome).finish(nil, err)
+		r.(*outcome).finish(nil, nil, later)
 	}
 }

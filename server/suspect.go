@@ -1,6 +1,10 @@
 package server
 
-import "github.com/latchkey-go/latchkey/server/internal/replica"
+import (
+	"time"
+
+	"github.com/latchkey-go/latchkey/server/internal/replica"
+)
 
 // suspicion makes the loss of a leader's process known in milliseconds instead
 // of an election timeout: a connection that breaks and does not come back says
@@ -14,12 +18,15 @@ import "github.com/latchkey-go/latchkey/server/internal/replica"
 // It is owned by the loop.
 type suspicion struct {
 	leader uint64 // suspected; 0 for none
-	ticks  int    // since the connection broke
+	ticks  int    // of suspicionTick since the connection broke
 	rank   int    // this member's place among those who might campaign
 	alive  func(id uint64) bool
 }
 
 const (
+	// suspicionTick is how often the loop looks at the clock while a leader is
+	// suspected, if its own tick is longer.
+	suspicionTick = 10 * time.Millisecond
 	// forgetTicks after a connection broke, and has not come back, its leader
 	// is forgotten: a restart of the stream alone takes less.
 	forgetTicks = 1
@@ -35,7 +42,10 @@ func (s *suspicion) broken(r *replica.Replica, id uint64) {
 	}
 }
 
-// tick is called with every tick of the loop.
+// any reports whether a leader is suspected.
+func (s *suspicion) any() bool { return s.leader != 0 }
+
+// tick is called when the loop looks at the clock.
 func (s *suspicion) tick(r *replica.Replica) {
 	if s.leader == 0 {
 		return

@@ -2,30 +2,75 @@ package server
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/latchkey-go/latchkey/server/internal/front"
 	"github.com/latchkey-go/latchkey/server/internal/replica"
+	"github.com/latchkey-go/latchkey/server/internal/rpc"
 	"github.com/latchkey-go/latchkey/server/internal/state"
 )
 
-// outcome is what a handler waits for. It is finished once: by the applier, by
-// the loop with a definite error, or by the loop because it took too long.
+// outcome is what a handler waits for, or what is told to one that does not
+// wait. It is finished once: by the applier, by the loop with a definite error,
+// or by the loop because it took too long.
 type outcome struct {
-	done     chan struct{} // capacity 1
+	done     chan struct{}  // capacity 1; nil if to is set
+	to       rpc.Completion // nil if a goroutine waits for done
 	finished atomic.Bool
 	response proto.Message // set before done
 	err      error         // set before done
 }
 
-func (o *outcome) finish(response proto.Message, err error) {
+func newOutcome(to rpc.Completion) outcome {
+	if to != nil {
+		return outcome{to: to}
+	}
+	return outcome{done: make(chan struct{}, 1)}
+}
+
+// finish wakes the one who waits, or lists the outcome in later.
+func (o *outcome) finish(response proto.Message, err error, later *completions) {
 	if o.finished.Swap(true) {
 		return
 	}
 	o.response, o.err = response, err
+	if o.to != nil {
+		later.list = append(later.list, o)
+		return
+	}
 	o.done <- struct{}{}
 }
+
+// completions are outcomes that are to be told once no lock is held: the answers
+// are encoded then, and written together, one write a connection.
+type completions struct {
+	list  []*outcome
+	batch front.Batch
+}
+
+// tell answers all who are listed.
+func (c *completions) tell() {
+	for i, o := range c.list {
+		c.list[i] = nil
+		o.to.Done(o.response, o.err, &c.batch)
+	}
+	c.list = c.list[:0]
+	c.batch.Flush()
+}
+
+// done tells all who are listed and puts c back. Its receiver may be nil.
+func (c *completions) done() {
+	if c != nil {
+		c.tell()
+		spareCompletions.Put(c)
+	}
+}
+
+// spareCompletions serve one turn after the other.
+var spareCompletions = sync.Pool{New: func() any { return new(completions) }}
 
 // await waits for the outcome, or for the end of ctx: a handler's context ends
 // with its call and with the member. There is no timer: the loop finishes what
@@ -54,12 +99,14 @@ type waiter struct {
 	once bool
 }
 
-func newWaiter(c state.Command, data []byte) *waiter {
-	w := &waiter{command: c}
-	w.done = make(chan struct{}, 1)
+func newWaiter(c state.Command, data []byte, to rpc.Completion) *waiter {
+	w := &waiter{command: c, outcome: newOutcome(to)}
 	w.proposal = replica.Proposal{Data: data, Value: w}
 	return w
 }
+
+// abandoned reports whether nobody wants the answer any more.
+func (w *waiter) abandoned() bool { return w.gone.Load() || w.to != nil && w.to.Gone() }
 
 // deadlines is the loop's list of those who wait, in the order in which they
 // came. Almost all finish in that order too, so looking at the front now and

@@ -70,6 +70,8 @@ var serverFlags = []serverFlag{
 		func(o *serverOptions, v string) error { return setText(&o.config.AutoCompactionMode, v) }},
 	{"auto-compaction-retention", "TEXT", "1h", "history to keep: hours or a duration such as 30m, or revisions",
 		func(o *serverOptions, v string) error { return setText(&o.config.AutoCompactionRetention, v) }},
+	{"watch-progress-notify-interval", "DURATION", "10m", "time between progress reports to idle watchers that asked for them",
+		func(o *serverOptions, v string) error { return setDuration(&o.config.WatchProgressInterval, v) }},
 	{"log-level", "LEVEL", "info", "debug, info, warn or error",
 		func(o *serverOptions, v string) error { return setLevel(&o.logLevel, v) }},
 	{"log-format", "FORMAT", "text", "text or json",
@@ -269,6 +271,7 @@ var (
 	errNotInteger      = errors.New("is not a whole number")
 	errNotPositive     = errors.New("is not a whole number above 0")
 	errNotMilliseconds = errors.New("is not a number of milliseconds, nor a duration such as 100ms")
+	errNotDuration     = errors.New("is not a duration such as 10m")
 	errNotLevel        = errors.New("is not debug, info, warn or error")
 	errNotFormat       = errors.New("is not text or json")
 	errNotSwitch       = errors.New("is not true or false")
@@ -297,6 +300,15 @@ func setMilliseconds(field *time.Duration, v string) error {
 	d, err := time.ParseDuration(v)
 	if err != nil || d < 0 {
 		return errNotMilliseconds
+	}
+	*field = d
+	return nil
+}
+
+func setDuration(field *time.Duration, v string) error {
+	d, err := time.ParseDuration(v)
+	if err != nil || d <= 0 {
+		return errNotDuration
 	}
 	*field = d
 	return nil

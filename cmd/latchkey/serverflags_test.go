@@ -37,6 +37,7 @@ func TestParseServer(t *testing.T) {
 			"--initial-cluster=n=http://h:3", "--initial-cluster-state=existing", "--initial-cluster-token=t",
 			"--heartbeat-interval=100", "--election-timeout=1000", "--quota-backend-bytes=-1", "--max-request-bytes=10",
 			"--max-txn-ops=11", "--auto-compaction-mode=revision", "--auto-compaction-retention=12", "--log-level=warn", "--log-format=json",
+			"--watch-progress-notify-interval=90s",
 		}, nil, options(func(o *serverOptions) {
 			o.logLevel, o.logFormat = slog.LevelWarn, "json"
 			o.config = server.Config{
@@ -49,6 +50,7 @@ func TestParseServer(t *testing.T) {
 				HeartbeatInterval: 100 * time.Millisecond, ElectionTimeout: time.Second,
 				QuotaBytes: -1, MaxRequestBytes: 10, MaxTxnOps: 11,
 				AutoCompactionMode: "revision", AutoCompactionRetention: "12",
+				WatchProgressInterval: 90 * time.Second,
 			}
 		})},
 		{"the last one wins, lists as a whole", []string{"--name=a", "--listen-peer-urls=http://a:1,http://b:1", "--name=b", "--listen-peer-urls=http://c:1"}, nil,
@@ -115,6 +117,7 @@ func TestParseServerErrors(t *testing.T) {
 		{"zero", []string{"--max-request-bytes=0"}, nil, `--max-request-bytes "0": is not a whole number above 0`},
 		{"too large", []string{"--quota-backend-bytes=99999999999999999999"}, nil, `--quota-backend-bytes "99999999999999999999": is not a whole number`},
 		{"a negative time", []string{"--heartbeat-interval=-5"}, nil, `--heartbeat-interval "-5": is not a number of milliseconds, nor a duration such as 100ms`},
+		{"not a duration", []string{"--watch-progress-notify-interval=10"}, nil, `--watch-progress-notify-interval "10": is not a duration such as 10m`},
 		{"level", []string{"--log-level=loud"}, nil, `--log-level "loud": is not debug, info, warn or error`},
 		{"format", []string{"--log-format=xml"}, nil, `--log-format "xml": is not text or json`},
 		{"switch", []string{"--help=maybe"}, nil, `--help "maybe": is not true or false`},

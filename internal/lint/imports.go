@@ -48,6 +48,7 @@ const (
 	cobra    = "github.com/spf13/cobra"
 	pflag    = "github.com/spf13/pflag"
 	sys      = "golang.org/x/sys"
+	xnet     = "golang.org/x/net/http2/hpack"
 	checker  = "github.com/anishathalye/porcupine"
 	testify  = "github.com/stretchr/testify"
 )
@@ -65,17 +66,18 @@ var Rules = map[string]Rule{
 	"server/internal/checkpoint": {Own: []string{"server/internal/state"}, External: []string{bbolt, etcdAPI, raft, protobuf, sys}},
 
 	// The rest of the server.
-	"server/internal/peer":  {External: []string{raft, protobuf, grpc, genproto}},
+	"server/internal/peer":  {External: []string{raft, protobuf, sys}},
 	"server/internal/lease": {},
 	"server/internal/watch": {Own: []string{"server/internal/state"}, External: []string{etcdAPI, protobuf}},
+	"server/internal/front": {External: []string{protobuf, grpc, xnet}},
 	"server/internal/rpc": {
-		Own:      []string{"server/internal/state", "server/internal/watch"},
+		Own:      []string{"server/internal/front", "server/internal/state", "server/internal/watch"},
 		External: []string{etcdAPI, protobuf, grpc, genproto},
 	},
 	"server": {
 		Own: []string{
-			"client", "server/internal/checkpoint", "server/internal/disk", "server/internal/lease",
-			"server/internal/peer", "server/internal/replica", "server/internal/rpc",
+			"client", "server/internal/checkpoint", "server/internal/disk", "server/internal/front",
+			"server/internal/lease", "server/internal/peer", "server/internal/replica", "server/internal/rpc",
 			"server/internal/state", "server/internal/wal", "server/internal/watch",
 		},
 		External: []string{etcdAPI, raft, protobuf, grpc, genproto, uuid, sys},

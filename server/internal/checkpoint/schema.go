@@ -143,12 +143,15 @@ func decodeVersion(v *state.Version, k, row []byte) error {
 const (
 	fieldID  protowire.Number = 1
 	fieldTTL protowire.Number = 2
+	// fieldGranted is ours: the index of the entry that granted the lease. etcd skips it.
+	fieldGranted protowire.Number = 1001
 )
 
 func leaseKey(id int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(id)) }
 
 func encodeLease(l state.LeaseInfo) []byte {
-	return appendInt(appendInt(nil, fieldID, l.ID), fieldTTL, l.TTL)
+	b := appendInt(appendInt(nil, fieldID, l.ID), fieldTTL, l.TTL)
+	return appendInt(b, fieldGranted, int64(l.Index))
 }
 
 func decodeLease(k, row []byte) (l state.LeaseInfo, err error) {
@@ -158,6 +161,8 @@ func decodeLease(k, row []byte) (l state.LeaseInfo, err error) {
 			l.ID = int64(n)
 		case fieldTTL:
 			l.TTL = int64(n)
+		case fieldGranted:
+			l.Index = n
 		}
 	})
 	if err != nil || len(k) != 8 || int64(binary.BigEndian.Uint64(k)) != l.ID {

@@ -201,6 +201,18 @@ func (c *Clock) Restore(ids []int64) {
 	}
 }
 
+// Expiring returns those of the leases that Due named and that were neither restored nor revoked since, in the order
+// given.
+func (c *Clock) Expiring(ids []int64) []int64 {
+	var out []int64
+	for _, id := range ids {
+		if slot, ok := c.byID[id]; ok && c.records[slot].phase == expiring {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
 // Next returns a time before which Due returns nothing; Due may return nothing at that time too, because renewals do
 // not move it. It returns false when no lease is running.
 func (c *Clock) Next() (time.Time, bool) {

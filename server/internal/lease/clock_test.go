@@ -226,8 +226,10 @@ func TestExpiringLease(t *testing.T) {
 	require.Empty(t, c.Due(now, 10))
 	_, ok := c.Renew(7, now)
 	require.False(t, ok)
+	require.Equal(t, []int64{7}, c.Expiring([]int64{8, 7}))
 
 	c.Restore([]int64{7, 8})
+	require.Empty(t, c.Expiring([]int64{7, 8}))
 	_, ok = c.Renew(7, now)
 	require.True(t, ok)
 	require.Empty(t, c.Due(now, 10))

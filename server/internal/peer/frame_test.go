@@ -4,136 +4,187 @@ import (
 	"bytes"
 	"io"
 	"log/slog"
+	"net"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/mem"
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 )
 
 func newLogger(l *logs) *slog.Logger { return slog.New(l) }
 
-// A frame survives the codec unchanged, and every single-bit flip of it is found.
+// fed is a reader of bytes that arrive in pieces of at most size.
+func fed(b []byte, size int) *reader {
+	return &reader{conn: &feed{b: b, size: size}, limit: frameMaxBytes}
+}
+
+type feed struct {
+	net.Conn
+	b    []byte
+	size int
+}
+
+func (f *feed) Read(p []byte) (int, error) {
+	if len(f.b) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p[:min(len(p), f.size)], f.b)
+	f.b = f.b[n:]
+	return n, nil
+}
+
+// A frame arrives unchanged in whatever pieces, and every truncation and every single-bit flip of it is found.
 func TestFrameChecksum(t *testing.T) {
 	sent := []*raftpb.Message{
 		message(raftpb.MsgApp, 1, 2, 3, []byte("a"), nil, bytes.Repeat([]byte("b"), 2000)),
 		message(raftpb.MsgVoteResp, 1, 2, 4),
 	}
-	f, _, err := encodeMessages(sent, nil)
+	wire, _, err := encodeMessages(nil, sent, nil)
 	require.NoError(t, err)
-	wire := bytes.Clone(f.buf.ReadOnlyData())
-	out, err := codec{}.Marshal(f)
-	require.NoError(t, err)
-	require.Equal(t, wire, out.Materialize())
-
-	var in frame
-	require.NoError(t, codec{}.Unmarshal(mem.BufferSlice{mem.SliceBuffer(wire[:10]), mem.SliceBuffer(wire[10:])}, &in))
-	var got []*raftpb.Message
-	require.NoError(t, decodeMessages(in.body(), func(m *raftpb.Message) error { got = append(got, m); return nil }))
-	require.Len(t, got, len(sent))
-	for i := range sent {
-		require.True(t, proto.Equal(sent[i], got[i]))
+	for _, piece := range []int{1, 15, 17, len(wire), 2 * len(wire)} {
+		r := fed(bytes.Repeat(wire, 3), piece)
+		for range 3 {
+			kind, body, err := r.next()
+			require.NoError(t, err)
+			require.Equal(t, frameMessages, kind)
+			got, err := decodeMessages(body, nil)
+			require.NoError(t, err)
+			require.Len(t, got, len(sent))
+			for i := range sent {
+				require.True(t, proto.Equal(sent[i], got[i]))
+			}
+		}
+		_, _, err = r.next()
+		require.Equal(t, io.EOF, err)
 	}
 	for bit := range 8 * len(wire) {
 		flipped := bytes.Clone(wire)
 		flipped[bit/8] ^= 1 << (bit % 8)
-		require.ErrorIs(t, codec{}.Unmarshal(mem.BufferSlice{mem.SliceBuffer(flipped)}, &frame{}), errChecksum)
+		_, _, err := fed(flipped, len(wire)).next()
+		require.ErrorIs(t, err, errChecksum)
 	}
-	require.ErrorIs(t, codec{}.Unmarshal(mem.BufferSlice{mem.SliceBuffer(wire[:3])}, &frame{}), errFraming)
+	for n := 1; n < len(wire); n++ {
+		_, _, err := fed(wire[:n], len(wire)).next()
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	}
 }
 
-// What a stranger sends in place of the protocol is refused with a code, and the member goes on.
-func TestRawStreams(t *testing.T) {
-	b := start(t, 2, "")
-	b.SetPeers(map[uint64][]string{1: nil})
-	conn, err := b.dial(b.url)
-	require.NoError(t, err)
-	defer conn.Close()
-	good := hello{testCluster, 1, 2}
-	for _, c := range []struct {
-		name string
-		send *frame
-		code codes.Code
-	}{
-		{"oversized frame", sealBytes(make([]byte, frameMaxBytes)), codes.ResourceExhausted},
-		{"bad checksum", &frame{buf: mem.SliceBuffer("0123456789")}, codes.Internal},
-		{"bad framing", sealBytes([]byte{200, 1, 1}), codes.InvalidArgument},
-		{"no message", sealBytes([]byte{2, 0xff, 0xff}), codes.InvalidArgument},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			stream := rawStream(t, conn, good, methodBulk, bulkDesc)
-			// The client's own limit on sending must not be what refuses.
-			if err := stream.SendMsg(c.send); err != nil {
-				require.Equal(t, "oversized frame", c.name)
-				require.Equal(t, codes.ResourceExhausted, status.Code(err))
-				return
-			}
-			for err = nil; err == nil; {
-				err = stream.RecvMsg(&frame{})
-			}
-			require.Equal(t, c.code, status.Code(err), "%v", err)
-		})
+// Lengths that no honest member sends are refused before anything is read or allocated for them.
+func TestFrameBounds(t *testing.T) {
+	for kind := range 256 {
+		limit := -1
+		if kind > 0 && kind < len(bodyMax) {
+			limit = bodyMax[kind]
+		}
+		header := seal(begin(nil), frameKind(kind))
+		withLength := func(n int) []byte {
+			h := bytes.Clone(header)
+			putHeader(h, n, frameKind(kind), 0)
+			return h
+		}
+		_, _, err := fed(withLength(limit+1), 100).next()
+		require.ErrorIs(t, err, errFraming)
+		if limit > reasonMaxBytes {
+			r := fed(withLength(limit), 100)
+			r.limit = reasonMaxBytes
+			_, _, err = r.next()
+			require.ErrorIs(t, err, errFraming, "before the handshake")
+		}
 	}
-	for name, md := range map[string]metadata.MD{
-		"nothing":      {},
-		"old protocol": metadata.Join(metadata.Pairs(keyProtocol, "0"), good.metadata()),
-		"bad id":       metadata.Join(metadata.Pairs(keyFrom, "x"), good.metadata()),
-	} {
-		t.Run(name, func(t *testing.T) {
-			stream, err := conn.NewStream(metadata.NewOutgoingContext(t.Context(), md), bulkDesc, methodBulk)
-			require.NoError(t, err)
-			require.Equal(t, codes.FailedPrecondition, status.Code(stream.RecvMsg(&frame{})))
-		})
+}
+
+// The buffer grows to what a frame needs and shrinks again.
+func TestReaderBuffer(t *testing.T) {
+	big, small := sealed(frameMessages, make([]byte, frameMaxBytes)), sealed(framePulse)
+	middle := sealed(frameMessages, make([]byte, frameSoftBytes))
+	r := fed(bytes.Join([][]byte{small, big, small, middle, middle, bytes.Repeat(small, 10*readBytes/len(small))}, nil), 1<<30)
+	sizes := []int{0, frameMaxBytes, 0, frameSoftBytes, frameSoftBytes}
+	for _, n := range sizes {
+		_, body, err := r.next()
+		require.NoError(t, err)
+		require.Equal(t, n, len(body))
 	}
-	stream := rawStream(t, conn, good, methodBulk, bulkDesc)
-	require.NoError(t, stream.SendMsg(sealBytes()))
-	require.NoError(t, stream.CloseSend())
-	require.ErrorIs(t, stream.RecvMsg(&frame{}), io.EOF)
+	for range 10 * readBytes / len(small) {
+		_, _, err := r.next()
+		require.NoError(t, err)
+	}
+	_, _, err := r.next()
+	require.Equal(t, io.EOF, err)
+	require.Equal(t, readBytes, len(r.buf))
 }
 
 func TestQueueBounds(t *testing.T) {
-	q := newQueue()
-	q.open()
+	q := &queue{}
 	for i := range uint64(queueMessagesMax) {
-		require.True(t, q.put(message(raftpb.MsgHeartbeat, 1, 2, i)))
+		require.True(t, q.put(item{m: message(raftpb.MsgHeartbeat, 1, 2, i)}, true))
 	}
-	require.False(t, q.put(message(raftpb.MsgHeartbeat, 1, 2, 0)))
+	require.False(t, q.put(item{m: message(raftpb.MsgHeartbeat, 1, 2, 0)}, true))
 	next := uint64(0)
 	for range 10 * queueMessagesMax { // the slice is used again and again
-		got := q.take(nil, 1)
+		got, _ := q.take(nil, 1)
 		require.Len(t, got, 1)
 		require.Equal(t, next%queueMessagesMax, got[0].GetIndex())
-		require.True(t, q.put(got[0]))
+		require.True(t, q.put(item{m: got[0]}, true))
 		next++
 	}
 	require.LessOrEqual(t, cap(q.waiting), 3*queueMessagesMax)
-	require.Equal(t, queueMessagesMax, q.reset(true))
+	require.Equal(t, queueMessagesMax, q.reset())
 	require.Zero(t, q.bytes)
 
-	require.True(t, q.put(message(raftpb.MsgApp, 1, 2, 1, make([]byte, 2*queueBytesMax))), "one of any size fits")
-	require.False(t, q.put(message(raftpb.MsgApp, 1, 2, 2)))
+	require.True(t, q.put(item{m: message(raftpb.MsgApp, 1, 2, 1, make([]byte, 2*queueBytesMax))}, true), "one of any size fits")
+	require.False(t, q.put(item{m: message(raftpb.MsgApp, 1, 2, 2)}, true))
 	q.take(nil, 0)
 	require.Zero(t, q.bytes)
-	require.Empty(t, q.take(nil, 1))
+	got, frame := q.take(nil, 1)
+	require.Empty(t, got)
+	require.Nil(t, frame)
+
+	// A frame that is ready keeps its place among the messages.
+	q.put(item{m: message(raftpb.MsgHeartbeat, 1, 2, 1)}, true)
+	q.put(item{frame: []byte("frame")}, true)
+	q.put(item{m: message(raftpb.MsgHeartbeat, 1, 2, 2)}, true)
+	got, frame = q.take(nil, frameSoftBytes)
+	require.Len(t, got, 1)
+	require.Nil(t, frame)
+	got, frame = q.take(nil, frameSoftBytes)
+	require.Empty(t, got)
+	require.Equal(t, "frame", string(frame))
+	got, _ = q.take(nil, frameSoftBytes)
+	require.Len(t, got, 1)
+	require.Zero(t, q.bytes)
 }
 
 func FuzzDecodeMessages(f *testing.F) {
-	seed, _, _ := encodeMessages([]*raftpb.Message{message(raftpb.MsgApp, 1, 2, 3, []byte("a"))}, nil)
-	f.Add(seed.body())
+	seed, _, _ := encodeMessages(nil, []*raftpb.Message{message(raftpb.MsgApp, 1, 2, 3, []byte("a"))}, nil)
+	f.Add(seed[headerBytes:])
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		var got []*raftpb.Message
-		if decodeMessages(b, func(m *raftpb.Message) error { got = append(got, m); return nil }) != nil {
+		got, err := decodeMessages(b, nil)
+		if err != nil {
 			return
 		}
-		again, _, err := encodeMessages(got, nil)
+		again, _, err := encodeMessages(nil, got, nil)
 		require.NoError(t, err)
-		var twice []*raftpb.Message
-		require.NoError(t, decodeMessages(again.body(), func(m *raftpb.Message) error { twice = append(twice, m); return nil }))
+		twice, err := decodeMessages(again[headerBytes:], nil)
+		require.NoError(t, err)
 		require.Len(t, twice, len(got))
+	})
+}
+
+// Whatever comes, a reader ends with an error and never hands out more than has arrived.
+func FuzzReader(f *testing.F) {
+	seed, _, _ := encodeMessages(nil, []*raftpb.Message{message(raftpb.MsgApp, 1, 2, 3, []byte("a"))}, nil)
+	f.Add(append(sealed(framePulse), seed...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, total := fed(b, 7), 0
+		for {
+			_, body, err := r.next()
+			if err != nil {
+				break
+			}
+			total += headerBytes + len(body)
+		}
+		require.LessOrEqual(t, total, len(b))
 	})
 }

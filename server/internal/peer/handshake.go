@@ -1,57 +1,172 @@
 package peer
 
 import (
+	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
+	"net"
 	"strconv"
+	"strings"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/grpc/metadata"
 )
 
 const (
-	protocolVersion = "1"
-
-	keyProtocol = "latchkey-protocol"
-	keyCluster  = "latchkey-cluster"
-	keyFrom     = "latchkey-from"
-	keyTo       = "latchkey-to"
+	protocol        = "latchkey-peer/"
+	protocolVersion = "2"
+	greeting        = protocol + protocolVersion
+	greetingMax     = 32 // with the newline
 )
 
-// hello is what both sides of a stream say first.
-type hello struct{ cluster, from, to uint64 }
+var (
+	errStranger = errors.New("the other side does not speak the peer protocol")
+	errRefused  = errors.New("refused by the other side")
+)
 
-func (h hello) metadata() metadata.MD {
-	return metadata.Pairs(
-		keyProtocol, protocolVersion,
-		keyCluster, formatID(h.cluster),
-		keyFrom, formatID(h.from),
-		keyTo, formatID(h.to),
-	)
+// connectionKind tells what a connection is for.
+type connectionKind byte
+
+const (
+	kindBulk connectionKind = 1 + iota
+	kindControl
+	kindSnapshot
+)
+
+// connection is a connection between members: TCP, perhaps with TLS over it.
+type connection struct {
+	*link          // the TCP connection; closing it ends all above it
+	top   net.Conn // what frames go through: the link, or TLS over it
+	in    reader
 }
 
-// parseHello refuses another protocol before it looks at anything else: only the protocol line may never change.
-func parseHello(md metadata.MD) (hello, error) {
-	first := func(key string) string {
-		if v := md.Get(key); len(v) > 0 {
-			return v[0]
-		}
-		return ""
+func (c *connection) use(top net.Conn) {
+	c.top = top
+	c.in = reader{conn: top, limit: reasonMaxBytes}
+}
+
+func newConnection(raw net.Conn) *connection {
+	c := &connection{link: newLink(raw)}
+	c.use(c.link)
+	return c
+}
+
+// hello is what both sides of a connection say first.
+type hello struct {
+	cluster, from, to uint64
+	kind              connectionKind
+}
+
+// encode returns the first line and the first frame.
+func (h hello) encode() []byte {
+	body := make([]byte, 0, helloBytes)
+	for _, id := range []uint64{h.cluster, h.from, h.to} {
+		body = binary.LittleEndian.AppendUint64(body, id)
 	}
-	if v := first(keyProtocol); v != protocolVersion {
-		return hello{}, fmt.Errorf("peer protocol mismatch: the other side speaks %q, this member %q", v, protocolVersion)
+	return append([]byte(greeting+"\n"), sealed(frameHello, append(body, byte(h.kind)))...)
+}
+
+func refusal(reason error) []byte {
+	text := reason.Error()
+	return sealed(frameRefusal, []byte(text[:min(len(text), reasonMaxBytes)]))
+}
+
+// readHello reads the first line and the first frame. It refuses another protocol before it looks at anything else: only
+// the first line may never change.
+func (c *connection) readHello() (hello, error) {
+	line, err := c.in.line(greetingMax)
+	if err != nil {
+		return hello{}, err
 	}
-	var h hello
-	for _, field := range []struct {
-		key string
-		id  *uint64
-	}{{keyCluster, &h.cluster}, {keyFrom, &h.from}, {keyTo, &h.to}} {
-		id, err := strconv.ParseUint(first(field.key), 16, 64)
+	if v, ok := strings.CutPrefix(line, protocol); !ok {
+		return hello{}, errStranger
+	} else if v != protocolVersion {
+		return hello{}, protocolError{v}
+	}
+	kind, body, err := c.in.next()
+	switch {
+	case err != nil:
+		return hello{}, err
+	case kind == frameRefusal:
+		return hello{}, fmt.Errorf("%w: %s", errRefused, body)
+	case kind != frameHello || len(body) != helloBytes:
+		return hello{}, errFraming
+	}
+	id := binary.LittleEndian.Uint64
+	return hello{id(body), id(body[8:]), id(body[16:]), connectionKind(body[24])}, nil
+}
+
+// protocolError is the mismatch of versions.
+type protocolError struct{ theirs string }
+
+func (e protocolError) Error() string {
+	return fmt.Sprintf("peer protocol mismatch: the other side speaks %q, this member %q", e.theirs, protocolVersion)
+}
+
+// greet is the handshake of the side that dialled.
+func (c *connection) greet(h hello) error {
+	if _, err := c.top.Write(h.encode()); err != nil {
+		return err
+	}
+	answer, err := c.readHello()
+	if err != nil {
+		return fmt.Errorf("handshake: %w", err)
+	}
+	if answer.kind != h.kind {
+		return errFraming
+	}
+	if err := answer.check(h.cluster, h.from, h.to); err != nil {
+		return err
+	}
+	c.in.limit = frameMaxBytes
+	return nil
+}
+
+// admit is the handshake of the side that accepted. It refuses with a reason who at least speaks the protocol.
+func (t *Transport) admit(ctx context.Context, in *inbound) error {
+	deadline := time.Now().Add(t.timing.open)
+	if err := in.Conn.SetDeadline(deadline); err != nil {
+		return err
+	}
+	if t.secure.Server != nil {
+		ctx, cancel := context.WithDeadline(ctx, deadline)
+		defer cancel()
+		top, err := t.secure.Server(ctx, in.link)
 		if err != nil {
-			return hello{}, fmt.Errorf("peer handshake: bad %s %q", field.key, first(field.key))
+			return fmt.Errorf("secure connection: %w", err)
 		}
-		*field.id = id
+		in.use(top)
 	}
-	return h, nil
+	h, err := in.readHello()
+	if err == nil {
+		err = h.check(t.cluster, t.id, 0)
+	}
+	if err == nil && (h.kind < kindBulk || h.kind > kindSnapshot) {
+		err = fmt.Errorf("peer handshake: connection of unknown kind %d", h.kind)
+	}
+	known := err == nil && t.known(h.from)
+	if err == nil && !known {
+		// Not logged: a member that was just added comes before the entry that adds it was applied here.
+		err = fmt.Errorf("member %x does not know member %x", t.id, h.from)
+	} else if err != nil {
+		t.refuse(err)
+	}
+	if err != nil {
+		if !errors.Is(err, errStranger) {
+			_, _ = in.top.Write(append([]byte(greeting+"\n"), refusal(err)...)) // the refused one is about to be cut off anyway
+		}
+		return err
+	}
+	if _, err := in.top.Write(hello{t.cluster, t.id, h.from, h.kind}.encode()); err != nil {
+		return err
+	}
+	in.in.limit = frameMaxBytes
+	if err := in.Conn.SetDeadline(time.Time{}); err != nil {
+		return err
+	}
+	t.greeted(in, h)
+	return nil
 }
 
 // check compares what the other side said with who this member is. want is the sender that was dialled, 0 for any.
@@ -70,7 +185,7 @@ func (h hello) check(cluster, self, want uint64) error {
 func formatID(id uint64) string { return strconv.FormatUint(id, 16) }
 
 // wireTypes are the raft messages that members send each other on streams. Every other type is a member's talk with
-// itself, or a snapshot, which has its own stream. True: may be forwarded, so that its From need not be the sender.
+// itself, or a snapshot, which has its own connection. True: may be forwarded, so that its From need not be the sender.
 var wireTypes = map[raftpb.MessageType]bool{
 	raftpb.MsgProp:           true,
 	raftpb.MsgReadIndex:      true,

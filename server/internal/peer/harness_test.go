@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -13,7 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/goleak"
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -49,11 +49,13 @@ func newRecorder() *recorder {
 	}
 }
 
-func (r recording) Message(m *raftpb.Message) {
-	if r.onMessage != nil {
-		r.onMessage(m)
+func (r recording) Messages(_ uint64, ms []*raftpb.Message, _ bool) {
+	for _, m := range ms {
+		if r.onMessage != nil {
+			r.onMessage(m)
+		}
+		r.messages <- m
 	}
-	r.messages <- m
 }
 
 func (r recording) Snapshot(from uint64, m *raftpb.Message, rd io.Reader) error {
@@ -82,36 +84,38 @@ func offer[T any](c chan T, v T) {
 type node struct {
 	*Transport
 	*recorder
-	server *grpc.Server
 	addr   string
 	url    []string
-	served chan struct{}
+	served chan error // what Serve returned
 }
 
-type nodeOption func(*node, *Config, *[]grpc.ServerOption)
+// setup is what options of a node may change before it serves.
+type setup struct {
+	recorder *recorder
+	config   Config
+	listener net.Listener
+	timing   func(*timing)
+}
+
+type nodeOption func(*setup)
 
 // start runs member id on addr ("" for any port) until the test ends or stop.
-func start(t *testing.T, id uint64, addr string, options ...nodeOption) *node {
+func start(t testing.TB, id uint64, addr string, options ...nodeOption) *node {
 	t.Helper()
-	n := &node{recorder: newRecorder(), served: make(chan struct{})}
-	config := Config{ID: id, ClusterID: testCluster, Handler: recording{n.recorder}}
-	serverOptions := ServerOptions()
-	for _, o := range options {
-		o(n, &config, &serverOptions)
-	}
-	if addr == "" {
-		addr = "127.0.0.1:0"
-	}
-	l, err := net.Listen("tcp", addr)
+	l, err := net.Listen("tcp", cmp.Or(addr, "127.0.0.1:0"))
 	require.NoError(t, err)
-	n.Transport = New(config)
-	n.addr = l.Addr().String()
+	recorder := newRecorder()
+	s := &setup{recorder, Config{ID: id, ClusterID: testCluster, Handler: recording{recorder}}, l, func(*timing) {}}
+	for _, o := range options {
+		o(s)
+	}
+	n := &node{recorder: recorder, addr: l.Addr().String(), served: make(chan error, 1)}
 	n.url = []string{"http://" + n.addr}
-	n.server = grpc.NewServer(serverOptions...)
-	n.Register(n.server)
+	n.Transport = New(s.config)
+	s.timing(&n.timing)
 	go func() {
-		defer close(n.served)
-		_ = n.server.Serve(l)
+		n.served <- n.Serve(s.listener)
+		close(n.served)
 	}()
 	t.Cleanup(n.stop)
 	return n
@@ -119,20 +123,28 @@ func start(t *testing.T, id uint64, addr string, options ...nodeOption) *node {
 
 func (n *node) stop() {
 	n.Close()
-	n.server.Stop()
 	<-n.served
 }
 
-func withHandler(f func(*recorder)) nodeOption {
-	return func(n *node, _ *Config, _ *[]grpc.ServerOption) { f(n.recorder) }
+func withHandler(f func(*recorder)) nodeOption { return func(s *setup) { f(s.recorder) } }
+
+func withConfig(f func(*Config)) nodeOption { return func(s *setup) { f(&s.config) } }
+
+func withTiming(f func(*timing)) nodeOption { return func(s *setup) { s.timing = f } }
+
+func withListener(f func(net.Listener) net.Listener) nodeOption {
+	return func(s *setup) { s.listener = f(s.listener) }
 }
 
-func withConfig(f func(*Config)) nodeOption {
-	return func(_ *node, c *Config, _ *[]grpc.ServerOption) { f(c) }
+// gate is a listener that calls before each Accept.
+type gate struct {
+	net.Listener
+	before func()
 }
 
-func withServer(o ...grpc.ServerOption) nodeOption {
-	return func(_ *node, _ *Config, s *[]grpc.ServerOption) { *s = append(*s, o...) }
+func (g gate) Accept() (net.Conn, error) {
+	g.before()
+	return g.Listener.Accept()
 }
 
 // pair is two connected members, 1 and 2.

@@ -1,10 +1,6 @@
 package peer
 
-import (
-	"sync"
-
-	"go.etcd.io/raft/v3/raftpb"
-)
+import "go.etcd.io/raft/v3/raftpb"
 
 const (
 	queueMessagesMax     = 4096
@@ -15,29 +11,36 @@ const (
 	entryOverheadBytes   = 16
 )
 
-// queue holds the messages that wait for one stream. Many goroutines put, one takes. mu protects all but ready.
-type queue struct {
-	mu      sync.Mutex
-	waiting []*raftpb.Message // waiting[head:] are the queued ones
-	head    int
-	bytes   int
-	up      bool
-
-	ready chan struct{} // wakes the taker; capacity 1, so that a put never blocks and no wake-up is lost; never closed
+// item is a message to be encoded, or a frame that is already.
+type item struct {
+	m     *raftpb.Message
+	frame []byte
 }
 
-func newQueue() *queue { return &queue{ready: make(chan struct{}, 1)} }
+func (i item) bytes() int {
+	if i.m == nil {
+		return messageOverheadBytes + len(i.frame)
+	}
+	return queueBytes(i.m)
+}
 
-// put queues m, or drops a message to stay within the bounds and returns false: m itself while the session is up (what
+// queue holds what waits for one stream, which protects it.
+type queue struct {
+	waiting []item // waiting[head:] are the queued ones
+	head    int
+	bytes   int
+}
+
+func (q *queue) len() int { return len(q.waiting) - q.head }
+
+// put queues i, or drops something to stay within the bounds and returns false: i itself while the session is up (what
 // waits is older and must not lose its order), the oldest while it is down (it is the stalest).
-func (q *queue) put(m *raftpb.Message) bool {
-	size := queueBytes(m)
+func (q *queue) put(i item, up bool) bool {
+	size := i.bytes()
 	kept := true
-	q.mu.Lock()
-	n := len(q.waiting) - q.head
-	if q.up {
+	n := q.len()
+	if up {
 		if n >= queueMessagesMax || n > 0 && q.bytes+size > queueBytesMax {
-			q.mu.Unlock()
 			return false
 		}
 	} else {
@@ -48,59 +51,51 @@ func (q *queue) put(m *raftpb.Message) bool {
 		}
 	}
 	q.compact()
-	q.waiting = append(q.waiting, m)
+	q.waiting = append(q.waiting, i)
 	q.bytes += size
-	q.mu.Unlock()
-	select {
-	case q.ready <- struct{}{}:
-	default:
-	}
 	return kept
 }
 
-// take appends queued messages to batch, at least one if there is any, and stops before limit bytes are passed.
-func (q *queue) take(batch []*raftpb.Message, limit int) []*raftpb.Message {
-	q.mu.Lock()
-	defer q.mu.Unlock()
+// take returns the next frame, or appends queued messages to batch, at least one if there is any, and stops before limit
+// bytes are passed.
+func (q *queue) take(batch []*raftpb.Message, limit int) ([]*raftpb.Message, []byte) {
 	total := 0
-	for q.head < len(q.waiting) {
-		size := queueBytes(q.waiting[q.head])
+	for q.len() > 0 {
+		next := q.waiting[q.head]
+		if next.m == nil {
+			if len(batch) == 0 {
+				return batch, q.pop().frame
+			}
+			break
+		}
+		size := next.bytes()
 		if total > 0 && total+size > limit {
 			break
 		}
 		total += size
-		batch = append(batch, q.pop())
+		batch = append(batch, q.pop().m)
 	}
-	return batch
+	return batch, nil
 }
 
-// reset drops everything that waits, how many it was, and notes whether a session is up.
-func (q *queue) reset(up bool) int {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	n := len(q.waiting) - q.head
-	q.waiting, q.head, q.bytes, q.up = nil, 0, 0, up
+// reset drops everything that waits, and returns how many it was.
+func (q *queue) reset() int {
+	n := q.len()
+	*q = queue{}
 	return n
 }
 
-// open notes that a session is up; what waits stays.
-func (q *queue) open() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.up = true
-}
-
-// pop requires that there is a message. mu is held.
-func (q *queue) pop() *raftpb.Message {
-	m := q.waiting[q.head]
-	q.waiting[q.head] = nil
+// pop requires that there is an item.
+func (q *queue) pop() item {
+	i := q.waiting[q.head]
+	q.waiting[q.head] = item{}
 	q.head++
-	q.bytes -= queueBytes(m)
-	return m
+	q.bytes -= i.bytes()
+	return i
 }
 
 // compact moves the queued messages to the front when the slice is full, or forgets the consumed part when nothing is
-// queued, so that the slice never grows beyond twice its bound. mu is held.
+// queued, so that the slice never grows beyond twice its bound.
 func (q *queue) compact() {
 	if q.head == len(q.waiting) || len(q.waiting) == cap(q.waiting) && q.head > len(q.waiting)/2 {
 		n := copy(q.waiting, q.waiting[q.head:])

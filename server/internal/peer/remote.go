@@ -6,21 +6,12 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/url"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/resolver"
-	"google.golang.org/grpc/resolver/manual"
-	"google.golang.org/protobuf/proto"
 )
 
 const (
@@ -35,17 +26,19 @@ var (
 	errSilent      = errors.New("peer is silent")
 	errOpenTimeout = errors.New("peer does not answer the handshake")
 	errNoURL       = errors.New("peer has no usable URL")
+	errEnded       = errors.New("the other side ended the connection")
+	errBroken      = errors.New("the session broke; the question may have been handled")
 )
 
-// remote is another member: its queues, and the session that carries them. run owns the session.
+// remote is another member: its streams, and the session that carries them. run owns the session.
 type remote struct {
 	t             *Transport
 	id            uint64
 	urls          []string
-	md            metadata.MD
-	bulk, control *queue
-	conns         [2]*grpc.ClientConn // bulk (and snapshots), control (and calls); nil when no URL is usable
-	err           error               // why not
+	addresses     []address // of urls, immutable
+	err           error     // why there is none
+	bulk, control *stream
+	calls         calls
 
 	ctx     context.Context // ends when the member goes or the transport closes
 	cancel  context.CancelFunc
@@ -57,74 +50,96 @@ type remote struct {
 	up    bool
 }
 
+// address is where a member may be reached.
+type address struct {
+	host   string // with the port
+	name   string // without
+	secure bool
+}
+
 func (t *Transport) newRemote(id uint64, urls []string) *remote {
 	r := &remote{
 		t:       t,
 		id:      id,
 		urls:    slices.Clone(urls),
-		md:      hello{cluster: t.cluster, from: t.id, to: id}.metadata(),
-		bulk:    newQueue(),
-		control: newQueue(),
+		bulk:    newStream(),
+		control: newStream(),
+		calls:   newCalls(),
 		done:    make(chan struct{}),
 	}
 	r.ctx, r.cancel = context.WithCancel(t.ctx)
-	for i := range r.conns {
-		if r.conns[i], r.err = t.dial(urls); r.err != nil {
-			break
-		}
-	}
+	r.addresses, r.err = t.parseURLs(urls)
 	return r
 }
 
-// dial makes a lazy connection that tries the URLs in turn. gRPC's own DNS resolver is avoided: it looks a name up again
-// only after 30 s, while the dialer does so with every attempt.
-func (t *Transport) dial(urls []string) (*grpc.ClientConn, error) {
-	var addresses []resolver.Address
-	var bad error
+// parseURLs returns the usable ones, or an error when there is none.
+func (t *Transport) parseURLs(urls []string) (usable []address, bad error) {
 	for _, s := range urls {
 		u, err := url.Parse(s)
-		if err == nil && (u.Scheme != "http" && u.Scheme != "https" || u.Port() == "") {
-			err = fmt.Errorf("peer URL %q is not of the form http://host:port", s)
-		}
-		if err != nil {
+		switch {
+		case err != nil:
 			bad = err
-			continue
+		case u.Scheme != "http" && u.Scheme != "https" || u.Port() == "":
+			bad = fmt.Errorf("peer URL %q is not of the form http://host:port", s)
+		case u.Scheme == "https" && t.secure.Client == nil:
+			bad = fmt.Errorf("peer URL %q needs TLS, which is not configured", s)
+		default:
+			usable = append(usable, address{host: u.Host, name: u.Hostname(), secure: u.Scheme == "https"})
 		}
-		addresses = append(addresses, resolver.Address{Addr: u.Host, ServerName: u.Hostname()})
 	}
-	if len(addresses) == 0 {
+	if len(usable) == 0 {
 		return nil, errors.Join(errNoURL, bad)
 	}
-	static := manual.NewBuilderWithScheme("latchkey")
-	static.InitialState(resolver.State{Addresses: addresses})
-	options := []grpc.DialOption{
-		grpc.WithResolvers(static),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{}), grpc.MaxCallRecvMsgSize(frameMaxBytes), grpc.MaxCallSendMsgSize(frameMaxBytes)),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: backoffBase, Multiplier: 2, Jitter: 0.2, MaxDelay: backoffMax},
-			MinConnectTimeout: connectTimeout,
-		}),
-		// gRPC pings no more often than every 10 s, so pulses find a silent peer; but with these parameters the kernel
-		// too gives up a connection whose bytes stay unacknowledged for Timeout (TCP_USER_TIMEOUT).
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 2 * time.Second, PermitWithoutStream: true}),
-		grpc.WithIdleTimeout(0),
-		grpc.WithNoProxy(),
-		grpc.WithDisableServiceConfig(),
-		grpc.WithDisableRetry(),
+	return usable, nil
+}
+
+// open makes a connection of a kind: it tries the addresses in turn, each with a look-up of its name.
+func (r *remote) open(ctx context.Context, kind connectionKind) (c *connection, err error) {
+	for _, a := range r.addresses {
+		if c, err = r.openAt(ctx, a, kind); err == nil || ctx.Err() != nil {
+			return c, err
+		}
 	}
-	return grpc.NewClient("latchkey:///peer", append(options, t.dialOptions...)...)
+	return nil, err
+}
+
+func (r *remote) openAt(ctx context.Context, a address, kind connectionKind) (*connection, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, r.t.timing.open, errOpenTimeout)
+	defer cancel()
+	dialer := net.Dialer{Timeout: connectTimeout}
+	raw, err := dialer.DialContext(ctx, "tcp", a.host)
+	if err != nil {
+		return nil, err
+	}
+	interrupt := context.AfterFunc(ctx, func() { _ = raw.Close() })
+	c, err := r.greet(ctx, raw, a, kind)
+	if !interrupt() {
+		return nil, errors.Join(context.Cause(ctx), err)
+	}
+	if err != nil {
+		_ = raw.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (r *remote) greet(ctx context.Context, raw net.Conn, a address, kind connectionKind) (*connection, error) {
+	c := newConnection(raw)
+	setUserTimeout(raw, r.t.timing.patience(kind))
+	if a.secure {
+		top, err := r.t.secure.Client(ctx, c.link, a.name)
+		if err != nil {
+			return nil, fmt.Errorf("secure connection: %w", err)
+		}
+		c.use(top)
+	}
+	if err := c.greet(hello{cluster: r.t.cluster, from: r.t.id, to: r.id, kind: kind}); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 func (r *remote) serves(urls []string) bool { return slices.Equal(r.urls, urls) }
-
-// queue returns false when a message was dropped.
-func (r *remote) queue(m *raftpb.Message) bool {
-	if isBulk(m.GetType()) {
-		return r.bulk.put(m)
-	}
-	return r.control.put(m)
-}
 
 func (r *remote) active() (time.Time, bool) {
 	r.mu.Lock()
@@ -153,13 +168,6 @@ func (r *remote) run(after <-chan struct{}) {
 		r.t.log.Error("can not connect to a peer", "peer", formatID(r.id), "reason", r.err.Error())
 		<-r.ctx.Done()
 	}
-	defer func() {
-		for _, c := range r.conns {
-			if c != nil {
-				_ = c.Close() // it only tells that it was closed before
-			}
-		}
-	}()
 	var delay time.Duration
 	var reason string
 	for r.ctx.Err() == nil {
@@ -175,8 +183,8 @@ func (r *remote) run(after <-chan struct{}) {
 			reason = err.Error()
 			r.t.log.Warn("can not connect to a peer", "peer", formatID(r.id), "reason", reason)
 		}
-		// A session that lasted, or an attempt that took its time, needs no delay: gRPC delays its own connections.
-		// What ends early is a refusal, or a session that the other side ends again and again.
+		// A session that lasted, or an attempt that took its time, needs no delay. What ends early is a refusal, or a
+		// session that the other side ends again and again.
 		if time.Since(began) >= stableAfter {
 			delay = 0
 		}
@@ -198,156 +206,85 @@ func (r *remote) pause(d time.Duration) {
 	}
 }
 
-// session opens both streams and serves them until one breaks, which it tells with the reason. Nothing of the session
+// session opens both connections and serves them until one breaks, which it tells with the reason. Nothing of the session
 // runs when it returns.
 func (r *remote) session() (connected bool, _ error) {
-	ctx, cancel := context.WithCancelCause(r.ctx)
-	defer cancel(nil)
-	timeout := time.AfterFunc(r.t.timing.open, func() { cancel(errOpenTimeout) })
-	defer timeout.Stop()
-	r.conns[1].Connect() // while the first one connects
-	var control grpc.ClientStream
-	bulk, err := r.open(ctx, r.conns[0], methodBulk, bulkDesc)
-	if err == nil {
-		control, err = r.open(ctx, r.conns[1], methodControl, controlDesc)
-	}
-	if !timeout.Stop() {
-		return false, errors.Join(errOpenTimeout, err)
-	}
+	bulk, control, err := r.connect()
 	if err != nil {
 		return false, err
 	}
-
-	r.bulk.open()
-	r.control.open()
+	ctx, cancel := context.WithCancelCause(r.ctx)
+	defer cancel(nil)
+	bulk.in.silence, control.in.silence = r.t.timing.silence, r.t.timing.silence
+	r.bulk.open(bulk)
+	r.control.open(control)
+	r.calls.open()
 	r.setActive(true)
 	r.t.log.Info("connected to a peer", "peer", formatID(r.id))
 	r.t.handler.Connected(r.id)
 
 	var wg sync.WaitGroup
-	wg.Go(func() { cancel(r.send(ctx, bulk, r.bulk)) })
-	wg.Go(func() { cancel(r.send(ctx, control, r.control)) })
-	wg.Go(func() { cancel(r.listen(bulk, cancel)) })
-	wg.Go(func() { cancel(r.listen(control, cancel)) })
+	for s, c := range map[*stream]*connection{r.bulk: bulk, r.control: control} {
+		wg.Go(func() {
+			if err := r.sender(s, c, ctx.Done()); err != nil {
+				cancel(err)
+			}
+		})
+		wg.Go(func() { cancel(r.listen(c, s == r.control)) })
+	}
 	<-ctx.Done()
+	_ = bulk.Close() // which ends what reads and writes
+	_ = control.Close()
 	wg.Wait()
 
 	// The order matters: what Send queues from now on belongs to the next session, and the call below covers all
 	// that was queued before it.
 	r.setActive(false)
-	dropped := r.bulk.reset(false) + r.control.reset(false)
-	r.t.counters.dropped.Add(uint64(dropped))
+	r.t.counters.dropped.Add(uint64(r.bulk.reset() + r.control.reset()))
+	r.calls.reset()
 	r.t.handler.Unreachable(r.id)
 	return true, context.Cause(ctx)
 }
 
-// open starts a stream and waits until the member has answered its handshake.
-func (r *remote) open(ctx context.Context, conn *grpc.ClientConn, method string, desc *grpc.StreamDesc) (grpc.ClientStream, error) {
-	stream, err := conn.NewStream(metadata.NewOutgoingContext(ctx, r.md), desc, method, grpc.WaitForReady(true))
-	if err != nil {
-		return nil, err
+// connect opens both connections of a session, or none.
+func (r *remote) connect() (bulk, control *connection, err error) {
+	var wg sync.WaitGroup
+	var controlErr error
+	wg.Go(func() { control, controlErr = r.open(r.ctx, kindControl) })
+	bulk, err = r.open(r.ctx, kindBulk)
+	wg.Wait()
+	if err == nil {
+		err = controlErr
 	}
-	md, err := stream.Header()
-	if err != nil {
-		return nil, err
+	if err == nil {
+		return bulk, control, nil
 	}
-	if len(md) == 0 { // ended without an answer; the reason comes last
-		if err := stream.RecvMsg(&frame{}); err != nil && err != io.EOF {
-			return nil, err
+	for _, c := range []*connection{bulk, control} {
+		if c != nil {
+			_ = c.Close()
 		}
-		return nil, errors.New("peer ended the stream")
 	}
-	h, err := parseHello(md)
-	if err != nil {
-		return nil, err
-	}
-	if err := h.check(r.t.cluster, r.t.id, r.id); err != nil {
-		return nil, err
-	}
-	return stream, nil
+	return nil, nil, err
 }
 
-// send carries the queue until the stream breaks.
-func (r *remote) send(ctx context.Context, stream grpc.ClientStream, q *queue) error {
-	var batch []*raftpb.Message
-	var sizes []int
+// listen takes what the other side of a connection says, which answers only on control, and ends when its pulse stops.
+func (r *remote) listen(c *connection, control bool) error {
 	for {
-		batch = q.take(batch[:0], frameSoftBytes)
-		if len(batch) == 0 {
-			select {
-			case <-q.ready:
-				continue
-			case <-ctx.Done():
-				return context.Cause(ctx)
+		kind, body, err := c.in.next()
+		switch {
+		case err == io.EOF:
+			return errEnded
+		case err != nil:
+			return err
+		case kind == framePulse:
+		case kind == frameAnswer && control:
+			if err := r.calls.answer(body); err != nil {
+				return err
 			}
+		case kind == frameRefusal:
+			return fmt.Errorf("%w: %s", errRefused, body)
+		default:
+			return errFraming
 		}
-		if batch = r.dropLarge(batch); len(batch) == 0 {
-			continue
-		}
-		var f *frame
-		var err error
-		if f, sizes, err = encodeMessages(batch, sizes); err != nil {
-			return err
-		}
-		bytes := f.buf.Len()
-		if err := stream.SendMsg(f); err != nil {
-			if err == io.EOF { // the stream is over; listen learns why and ends the session
-				<-ctx.Done()
-			}
-			r.t.counters.dropped.Add(uint64(len(batch)))
-			return err
-		}
-		r.t.counters.framesSent.Add(1)
-		r.t.counters.messagesSent.Add(uint64(len(batch)))
-		r.t.counters.bytesSent.Add(uint64(bytes))
-		clear(batch)
 	}
-}
-
-// dropLarge removes a message that the other side would refuse. Only the first of a batch can be one: take adds others
-// only below frameSoftBytes, and its estimate is not wrong by the factor between the two limits.
-func (r *remote) dropLarge(batch []*raftpb.Message) []*raftpb.Message {
-	m := batch[0]
-	if queueBytes(m) < frameSoftBytes {
-		return batch
-	}
-	size := proto.Size(m)
-	if size <= MaxMessageBytes {
-		return batch
-	}
-	r.t.log.Error("dropped a message that is too large", "peer", formatID(r.id), "type", m.GetType().String(), "bytes", size)
-	r.t.counters.dropped.Add(1)
-	r.t.handler.Unreachable(r.id)
-	return batch[1:]
-}
-
-// listen waits for the stream's end, and ends the session when its pulse stops. All that comes back is pulses.
-func (r *remote) listen(stream grpc.ClientStream, cancel context.CancelCauseFunc) error {
-	watchdog := time.AfterFunc(r.t.timing.silence, func() { cancel(errSilent) })
-	defer watchdog.Stop()
-	var f frame
-	for {
-		if err := stream.RecvMsg(&f); err != nil {
-			return err
-		}
-		f.free()
-		watchdog.Reset(r.t.timing.silence)
-	}
-}
-
-func (r *remote) call(ctx context.Context, method byte, body []byte) ([]byte, error) {
-	if _, up := r.active(); !up {
-		return nil, ErrNotConnected
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(r.ctx, func() { cancel(ErrClosed) })()
-	var answer frame
-	question := sealBytes([]byte{method}, body)
-	err := r.conns[1].Invoke(metadata.NewOutgoingContext(ctx, r.md), methodCall, question, &answer, grpc.MaxCallRecvMsgSize(maxCallBytes+checksumBytes))
-	if err != nil {
-		return nil, err
-	}
-	defer answer.free()
-	return slices.Clone(answer.body()), nil
 }

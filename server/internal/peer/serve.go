@@ -2,192 +2,287 @@ package peer
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
-	"io"
-	"slices"
+	"fmt"
+	"net"
+	"sync"
+	"syscall"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 )
 
 const (
-	serviceName    = "latchkey.peer.v1.Peer"
-	methodBulk     = "/" + serviceName + "/Bulk"
-	methodControl  = "/" + serviceName + "/Control"
-	methodSnapshot = "/" + serviceName + "/Snapshot"
-	methodCall     = "/" + serviceName + "/Call"
+	// handshakesMax bounds the connections that have not said yet who they are; a further one is closed at once. Those
+	// that have are bounded by the members: one connection of each kind, a newer one ends the older.
+	handshakesMax = 64
 
-	streamWindowBytes = 4 << 20 // what a member may send before the other one reads it, a stream
-	connWindowBytes   = 8 << 20
+	acceptPauseMin = 5 * time.Millisecond // after the process ran out of what a connection needs
+	acceptPauseMax = time.Second
 )
 
-var (
-	bulkDesc     = &grpc.StreamDesc{StreamName: "Bulk", ClientStreams: true, ServerStreams: true}
-	controlDesc  = &grpc.StreamDesc{StreamName: "Control", ClientStreams: true, ServerStreams: true}
-	snapshotDesc = &grpc.StreamDesc{StreamName: "Snapshot", ClientStreams: true, ServerStreams: true}
-)
+// doors is what others come in by. Transport.mu protects it.
+type doors struct {
+	listeners map[*net.Listener]struct{}
+	accepted  map[*inbound]struct{}
+	strangers int  // of accepted, those without a greeting
+	pulsing   bool // the goroutine runs
+}
 
-// ServerOptions are what the gRPC server needs that Register is called with: the codec of frames, which serves no other
-// service, limits, windows, and pings that find a silent peer within two seconds. Credentials are the caller's to add.
-func ServerOptions() []grpc.ServerOption {
-	return []grpc.ServerOption{
-		grpc.ForceServerCodecV2(codec{}),
-		grpc.MaxRecvMsgSize(frameMaxBytes),
-		grpc.MaxSendMsgSize(frameMaxBytes),
-		grpc.StaticStreamWindowSize(streamWindowBytes),
-		grpc.StaticConnWindowSize(connWindowBytes),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Second, Timeout: time.Second}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
+// inbound is a connection that another member opened.
+type inbound struct {
+	*connection
+	from uint64         // immutable once greeted
+	kind connectionKind // likewise; 0 before. Transport.mu protects both until then
+
+	writing sync.Mutex // one frame after the other; held while writing
+	serving serving
+}
+
+// Serve accepts connections of other members until Close, which closes l, and then returns nil. Any other end of l is
+// its error. Several listeners may be served.
+func (t *Transport) Serve(l net.Listener) error {
+	defer l.Close()
+	if !t.listen(&l) {
+		return nil
+	}
+	defer t.unlisten(&l)
+	var pause time.Duration
+	for {
+		c, err := l.Accept()
+		switch {
+		case err == nil:
+			pause = 0
+			t.accept(c)
+		case t.ctx.Err() != nil:
+			return nil
+		case exhausted(err):
+			pause = min(max(acceptPauseMin, 2*pause), acceptPauseMax)
+			select {
+			case <-time.After(pause):
+			case <-t.ctx.Done():
+			}
+		default:
+			return fmt.Errorf("accept connections of members: %w", err)
+		}
 	}
 }
 
-// Register adds the peer service to a server made with ServerOptions.
-func (t *Transport) Register(s *grpc.Server) {
-	stream := func(desc *grpc.StreamDesc, serve func(grpc.ServerStream) error) grpc.StreamDesc {
-		d := *desc
-		d.Handler = func(_ any, s grpc.ServerStream) error { return serve(s) }
-		return d
+// exhausted tells errors of Accept that pass.
+func exhausted(err error) bool {
+	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED} {
+		if errors.Is(err, e) {
+			return true
+		}
 	}
-	s.RegisterService(&grpc.ServiceDesc{
-		ServiceName: serviceName,
-		HandlerType: (*any)(nil),
-		Methods: []grpc.MethodDesc{{MethodName: "Call", Handler: func(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-			return t.serveCall(ctx, decode)
-		}}},
-		Streams: []grpc.StreamDesc{
-			stream(bulkDesc, t.serveMessages),
-			stream(controlDesc, t.serveMessages),
-			stream(snapshotDesc, t.serveSnapshot),
-		},
-	}, t)
+	return false
 }
 
-// admit checks the handshake of an incoming stream or call and registers it with Close. The caller ends it with wg.Done
-// when err is nil.
-func (t *Transport) admit(ctx context.Context) (from uint64, err error) {
-	md, _ := metadata.FromIncomingContext(ctx)
-	h, err := parseHello(md)
-	if err == nil {
-		err = h.check(t.cluster, t.id, 0)
+// listen registers a listener with Close, and starts the pulse of the transport with the first.
+func (t *Transport) listen(l *net.Listener) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return false
 	}
-	if err != nil {
-		t.refuse(err)
-		return 0, status.Error(codes.FailedPrecondition, err.Error())
+	t.wg.Add(1)
+	t.doors.listeners[l] = struct{}{}
+	if !t.doors.pulsing {
+		t.doors.pulsing = true
+		t.wg.Go(t.pulse)
 	}
-	if !t.known(h.from) {
-		// Not logged: a member that was just added comes before the entry that adds it was applied here.
+	return true
+}
+
+func (t *Transport) unlisten(l *net.Listener) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.doors.listeners, l)
+	t.wg.Done()
+}
+
+// accept starts the goroutine of a connection, unless there are too many.
+func (t *Transport) accept(c net.Conn) {
+	in := &inbound{connection: newConnection(c)}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed || t.doors.strangers >= handshakesMax {
 		t.counters.rejected.Add(1)
-		return 0, status.Errorf(codes.PermissionDenied, "member %x does not know member %x", t.id, h.from)
+		_ = c.Close()
+		return
 	}
-	if !t.enter() {
-		return 0, status.Error(codes.Unavailable, ErrClosed.Error())
-	}
-	return h.from, nil
+	t.doors.accepted[in] = struct{}{}
+	t.doors.strangers++
+	t.wg.Go(func() {
+		defer t.leave(in)
+		t.serve(in)
+	})
 }
 
-// greet answers the handshake.
-func (t *Transport) greet(stream grpc.ServerStream, from uint64) error {
-	return stream.SendHeader(hello{cluster: t.cluster, from: t.id, to: from}.metadata())
-}
-
-// serveMessages serves one incoming bulk or control stream. Messages are received by a goroutine of their own, so that
-// pulses go out whatever the handler does and Close can end the stream: gRPC ends a stream, and with it a receive that
-// waits, when its method returns.
-func (t *Transport) serveMessages(stream grpc.ServerStream) error {
-	from, err := t.admit(stream.Context())
-	if err != nil {
-		return err
-	}
-	defer t.wg.Done()
-	if err := t.greet(stream, from); err != nil {
-		return err
-	}
-	end := make(chan error, 1) // has one sender, which must not wait for us
-	t.wg.Go(func() { end <- t.receive(from, stream) })
-	pulse := time.NewTicker(t.timing.pulse)
-	defer pulse.Stop()
-	for {
-		select {
-		case err := <-end:
-			return err
-		case <-t.ctx.Done():
-			return status.Error(codes.Unavailable, ErrClosed.Error())
-		case <-pulse.C:
-			if err := stream.SendMsg(sealBytes()); err != nil {
-				return err
+// greeted notes who it is. An older connection of the same kind has been given up by its member, which may be known
+// here only much later; two members with one id would end each other's.
+func (t *Transport) greeted(in *inbound, h hello) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if h.kind != kindSnapshot { // which are bounded elsewhere
+		for old := range t.doors.accepted {
+			if old.from == h.from && old.kind == h.kind {
+				_ = old.Close()
 			}
 		}
 	}
+	in.from, in.kind = h.from, h.kind
+	t.doors.strangers--
+	_ = in.setDirect(true) // nothing remains of the handshake
 }
 
-// receive delivers what comes on a stream until it ends, which without an error means that the sender is done.
-func (t *Transport) receive(from uint64, stream grpc.ServerStream) error {
-	var f frame
+func (t *Transport) leave(in *inbound) {
+	_ = in.Close()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.doors.accepted, in)
+	if in.kind == 0 {
+		t.doors.strangers--
+	}
+}
+
+// serve is the life of an accepted connection.
+func (t *Transport) serve(in *inbound) {
+	setUserTimeout(in.Conn, t.timing.patience(kindBulk))
+	if t.admit(t.ctx, in) != nil {
+		t.counters.rejected.Add(1)
+		return
+	}
+	setUserTimeout(in.Conn, t.timing.patience(in.kind))
+	if in.kind == kindSnapshot {
+		t.serveSnapshot(in)
+		return
+	}
+	ctx, cancel := context.WithCancel(t.ctx)
+	defer cancel()
+	if err := t.receive(ctx, in); err != nil && t.ctx.Err() == nil {
+		t.log.Warn("ended a peer's connection", "peer", formatID(in.from), "reason", err.Error())
+		in.offer(refusal(err))
+	}
+}
+
+// receive delivers what comes on a connection. It returns nil when the other side ended it, or it broke.
+func (t *Transport) receive(ctx context.Context, in *inbound) error {
+	var ms []*raftpb.Message
 	for {
-		if err := stream.RecvMsg(&f); err != nil {
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
+		kind, body, err := in.in.next()
+		switch {
+		case errors.Is(err, errChecksum), errors.Is(err, errFraming):
 			return err
+		case err != nil:
+			return nil
+		case kind == frameMessages:
+			t.counters.framesReceived.Add(1)
+			t.counters.bytesReceived.Add(uint64(headerBytes + len(body)))
+			ms, err = decodeMessages(body, ms[:0])
+			if err == nil {
+				err = t.deliver(in.from, ms, in.in.more())
+			}
+			clear(ms)
+		case kind == frameQuestion && in.kind == kindControl:
+			err = in.question(ctx, t, body)
+		case kind == frameCancel && in.kind == kindControl && len(body) == callIDBytes:
+			in.serving.cancel(binary.LittleEndian.Uint64(body))
+		default:
+			err = errFraming
 		}
-		t.counters.framesReceived.Add(1)
-		t.counters.bytesReceived.Add(uint64(f.buf.Len()))
-		err := decodeMessages(f.body(), func(m *raftpb.Message) error { return t.deliver(from, m) })
-		f.free()
 		if err != nil {
-			t.log.Warn("ended a peer's stream", "peer", formatID(from), "reason", err.Error())
-			return status.Error(codes.InvalidArgument, err.Error())
+			return err
 		}
 	}
 }
 
-// deliver gives m to the handler, or drops it when it must not reach raft: after a change of members that is normal.
-func (t *Transport) deliver(from uint64, m *raftpb.Message) error {
+// deliver gives the messages of a frame to the handler, without those that must not reach raft: after a change of members
+// that is normal.
+func (t *Transport) deliver(from uint64, ms []*raftpb.Message, more bool) error {
 	if t.ctx.Err() != nil {
 		return ErrClosed
 	}
 	if !t.known(from) {
 		return errors.New("no longer a member")
 	}
-	if err := t.checkMessage(from, m); err != nil {
-		t.counters.rejected.Add(1)
-		t.refuse(err)
-		return nil
+	good := ms[:0]
+	for _, m := range ms {
+		if err := t.checkMessage(from, m); err != nil {
+			t.counters.rejected.Add(1)
+			t.refuse(err)
+			continue
+		}
+		good = append(good, m)
 	}
-	t.counters.messagesReceived.Add(1)
-	t.handler.Message(m)
+	if len(good) > 0 {
+		t.counters.messagesReceived.Add(uint64(len(good)))
+		t.handler.Messages(from, good, more)
+	}
 	return nil
 }
 
-func (t *Transport) serveCall(ctx context.Context, decode func(any) error) (any, error) {
-	from, err := t.admit(ctx)
-	if err != nil {
-		return nil, err
+// say writes a frame, after those that others write. It may block; that the connection is broken, others find.
+func (in *inbound) say(frame []byte) {
+	in.writing.Lock()
+	defer in.writing.Unlock()
+	if in.setDirect(false) == nil {
+		_, _ = in.top.Write(frame)
 	}
-	defer t.wg.Done()
-	var question frame
-	if err := decode(&question); err != nil {
-		return nil, err
+	_ = in.setDirect(true)
+}
+
+// offer writes a small frame if that need not wait.
+func (in *inbound) offer(frame []byte) {
+	if !in.writing.TryLock() {
+		return
 	}
-	defer question.free()
-	body := question.body()
-	if len(body) == 0 || len(body) > maxCallBytes {
-		return nil, status.Errorf(codes.InvalidArgument, "call of %d bytes", len(body))
+	defer in.writing.Unlock()
+	if in.retry() {
+		_, _ = in.top.Write(frame)
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(t.ctx, func() { cancel(ErrClosed) })()
-	answer, err := t.handler.Call(ctx, from, body[0], slices.Clone(body[1:]))
-	if err != nil {
-		return nil, err // gRPC keeps a status error as it is and makes any other one Unknown with its text
+}
+
+// pulse shows all connected members that this one lives, whatever its handlers do. It never waits for one of them: to
+// one that does not take its pulse, something else is under way.
+func (t *Transport) pulse() {
+	ticker := time.NewTicker(t.timing.pulse)
+	defer ticker.Stop()
+	frame := sealed(framePulse)
+	var all []*inbound
+	for {
+		select {
+		case <-ticker.C:
+		case <-t.ctx.Done():
+			return
+		}
+		all = t.greetedOnes(all[:0])
+		for _, in := range all {
+			in.offer(frame)
+		}
+		clear(all)
 	}
-	if len(answer) > maxCallBytes {
-		return nil, status.Errorf(codes.Internal, "answer of %d bytes", len(answer))
+}
+
+// greetedOnes appends the connections that get pulses.
+func (t *Transport) greetedOnes(all []*inbound) []*inbound {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for in := range t.doors.accepted {
+		if in.kind == kindBulk || in.kind == kindControl {
+			all = append(all, in)
+		}
 	}
-	return sealBytes(answer), nil
+	return all
+}
+
+// hangUp ends all that others opened. mu is held.
+func (d *doors) hangUp() {
+	for l := range d.listeners {
+		_ = (*l).Close()
+	}
+	for in := range d.accepted {
+		_ = in.Close()
+	}
 }

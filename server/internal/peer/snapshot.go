@@ -9,24 +9,17 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"os"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 )
 
-const (
-	chunkBytes = 256 << 10 // of a checkpoint in one frame
+const chunkBytes = 256 << 10 // of a checkpoint in one frame
 
-	kindHead = 'h'
-	kindData = 'd'
-	kindEnd  = 'e'
-
-	sizeBytes = 8
-)
+// lingerTimeout is how long a refused sender may take to notice, before it is cut off and the reason is lost.
+const lingerTimeout = time.Second
 
 var (
 	errNoSnapshotter  = errors.New("no snapshotter is configured")
@@ -73,39 +66,62 @@ func (r *remote) sendSnapshot(m *raftpb.Message) (size int64, err error) {
 		return 0, fmt.Errorf("open snapshot: %w", err)
 	}
 	defer func() { err = errors.Join(err, snapshot.Close()) }()
-	ctx, cancel := context.WithCancelCause(r.ctx)
-	defer cancel(nil)
-	stall := time.AfterFunc(r.t.timing.open, func() { cancel(errStalled) })
-	defer stall.Stop()
-	stream, err := r.open(ctx, r.conns[0], methodSnapshot, snapshotDesc)
+	c, err := r.open(r.ctx, kindSnapshot)
 	if err != nil {
-		return 0, errors.Join(context.Cause(ctx), err)
+		return 0, err
 	}
-	w := &snapshotWriter{stream: stream, hash: sha256.New(), progress: func() { stall.Reset(r.t.timing.stall) }}
-	w.progress()
-	if err := w.copy(m, snapshot); err != nil {
-		if w.over { // sending only says that the stream is over; receiving tells why
-			err = errors.Join(context.Cause(ctx), stream.RecvMsg(&frame{}))
+	defer c.Close()
+	defer context.AfterFunc(r.ctx, func() { _ = c.Close() })()
+	verdict := make(chan error, 1) // has one sender
+	r.t.wg.Go(func() {
+		err := c.verdict()
+		if err != nil {
+			_ = c.Close() // there is no use in sending the rest
 		}
-		return w.size, err
-	}
-	if err := stream.RecvMsg(&frame{}); err != io.EOF {
-		if err == nil {
-			err = errFraming
+		verdict <- err
+	})
+	w := &snapshotWriter{conn: c, stall: r.t.timing.stall, hash: sha256.New()}
+	err = w.copy(m, snapshot)
+	switch {
+	case err == nil:
+		if err = c.SetReadDeadline(time.Now().Add(w.stall)); err == nil {
+			err = <-verdict
 		}
-		return w.size, err
+	case w.over: // the connection broke; the other side may have said why
+		_ = c.Close()
+		err = errors.Join(err, <-verdict)
+	default:
+		_ = c.Close()
+		<-verdict
 	}
-	return w.size, nil
+	if err != nil {
+		err = errors.Join(context.Cause(r.ctx), err)
+	}
+	return w.size, err
+}
+
+// verdict waits for what the receiver says in the end: nil when it has all of it.
+func (c *connection) verdict() error {
+	kind, body, err := c.in.next()
+	switch {
+	case err != nil:
+		return err
+	case kind == frameRefusal:
+		return fmt.Errorf("%w: %s", errRefused, body)
+	case kind != frameDone:
+		return errFraming
+	}
+	return nil
 }
 
 // snapshotWriter cuts a checkpoint into frames.
 type snapshotWriter struct {
-	stream   grpc.ClientStream
-	hash     hash.Hash
-	size     int64
-	chunk    *[]byte // being filled; nil when nothing waits
-	over     bool    // the stream ended while sending
-	progress func()
+	conn  *connection
+	stall time.Duration // for one frame
+	hash  hash.Hash
+	size  int64
+	chunk []byte // being filled, from its header on; as good as empty when it is no longer than that
+	over  bool   // the connection broke while sending
 }
 
 // copy sends head, data and end.
@@ -116,11 +132,11 @@ func (w *snapshotWriter) copy(m *raftpb.Message, s Snapshot) error {
 	if err != nil {
 		return fmt.Errorf("encode snapshot message: %w", err)
 	}
-	var size [sizeBytes]byte
-	binary.LittleEndian.PutUint64(size[:], uint64(s.Size()))
-	if err := w.send(sealBytes([]byte{kindHead}, size[:], encoded)); err != nil {
+	size := binary.LittleEndian.AppendUint64(nil, uint64(s.Size()))
+	if err := w.send(sealed(frameHead, size, encoded)); err != nil {
 		return err
 	}
+	w.chunk = begin(make([]byte, 0, headerBytes+chunkBytes))
 	if _, err := s.WriteTo(w); err != nil {
 		return fmt.Errorf("read snapshot: %w", err)
 	}
@@ -130,23 +146,16 @@ func (w *snapshotWriter) copy(m *raftpb.Message, s Snapshot) error {
 	if w.size != s.Size() {
 		return fmt.Errorf("snapshot has %d bytes, not the %d that it told", w.size, s.Size())
 	}
-	if err := w.send(sealBytes([]byte{kindEnd}, size[:], w.hash.Sum(nil))); err != nil {
-		return err
-	}
-	return w.stream.CloseSend()
+	return w.send(sealed(frameEnd, size, w.hash.Sum(nil)))
 }
 
 // Write takes bytes of the checkpoint.
 func (w *snapshotWriter) Write(p []byte) (n int, err error) {
 	for len(p) > 0 {
-		if w.chunk == nil {
-			w.chunk = allocate(1 + chunkBytes)
-			*w.chunk = append(*w.chunk, kindData)
-		}
-		k := min(len(p), checksumBytes+1+chunkBytes-len(*w.chunk))
-		*w.chunk = append(*w.chunk, p[:k]...)
+		k := min(len(p), headerBytes+chunkBytes-len(w.chunk))
+		w.chunk = append(w.chunk, p[:k]...)
 		n, p = n+k, p[k:]
-		if len(*w.chunk) == checksumBytes+1+chunkBytes {
+		if len(w.chunk) == headerBytes+chunkBytes {
 			if err := w.flush(); err != nil {
 				return n, err
 			}
@@ -156,79 +165,68 @@ func (w *snapshotWriter) Write(p []byte) (n int, err error) {
 }
 
 func (w *snapshotWriter) flush() error {
-	if w.chunk == nil {
+	data := w.chunk[headerBytes:]
+	if len(data) == 0 {
 		return nil
 	}
-	data := (*w.chunk)[checksumBytes+1:]
 	w.hash.Write(data)
 	w.size += int64(len(data))
-	f := seal(w.chunk)
-	w.chunk = nil
-	return w.send(f)
+	err := w.send(seal(w.chunk, frameData))
+	w.chunk = begin(w.chunk)
+	return err
 }
 
-func (w *snapshotWriter) send(f *frame) error {
-	if err := w.stream.SendMsg(f); err != nil {
-		w.over = true
-		return err
+func (w *snapshotWriter) send(frame []byte) error {
+	err := w.conn.SetWriteDeadline(time.Now().Add(w.stall))
+	if err == nil {
+		_, err = w.conn.top.Write(frame)
 	}
-	w.progress()
-	return nil
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = errStalled
+	}
+	w.over = err != nil
+	return err
 }
 
-// serveSnapshot receives one checkpoint. The handler runs on a goroutine of its own so that Close can end the stream.
-func (t *Transport) serveSnapshot(stream grpc.ServerStream) error {
-	from, err := t.admit(stream.Context())
+// serveSnapshot receives one checkpoint and tells the sender what became of it. Close ends it by closing the connection.
+func (t *Transport) serveSnapshot(in *inbound) {
+	err := errBusy
+	if t.incoming.TryLock() { // installs are serialised (R37)
+		err = t.receiveSnapshot(in)
+		t.incoming.Unlock()
+	}
+	if err == nil {
+		in.say(sealed(frameDone))
+		return
+	}
+	t.log.Warn("could not receive a snapshot", "peer", formatID(in.from), "reason", err.Error())
+	in.say(refusal(err))
+	// To close now, with bytes unread, would take the reason back.
+	if in.Conn.SetReadDeadline(time.Now().Add(lingerTimeout)) == nil {
+		_, _ = io.Copy(io.Discard, in.Conn)
+	}
+}
+
+func (t *Transport) receiveSnapshot(in *inbound) error {
+	in.in.silence = t.timing.stall
+	kind, body, err := in.in.next()
 	if err != nil {
-		return err
-	}
-	defer t.wg.Done()
-	if err := t.greet(stream, from); err != nil {
-		return err
-	}
-	if !t.incoming.TryLock() { // installs are serialised (R37)
-		return status.Error(codes.ResourceExhausted, errBusy.Error())
-	}
-	end := make(chan error, 1) // has one sender, which must not wait for us
-	t.wg.Go(func() {
-		defer t.incoming.Unlock()
-		end <- t.receiveSnapshot(from, stream)
-	})
-	select {
-	case err := <-end:
-		if err != nil {
-			t.log.Warn("could not receive a snapshot", "peer", formatID(from), "reason", err.Error())
-			return status.Error(codes.Aborted, err.Error())
-		}
-		return nil
-	case <-t.ctx.Done():
-		return status.Error(codes.Unavailable, ErrClosed.Error())
-	}
-}
-
-func (t *Transport) receiveSnapshot(from uint64, stream grpc.ServerStream) error {
-	var f frame
-	if err := stream.RecvMsg(&f); err != nil {
 		return fmt.Errorf("read snapshot's head: %w", err)
 	}
-	defer f.free()
-	body := f.body()
-	if len(body) < 1+sizeBytes || body[0] != kindHead {
+	if kind != frameHead || len(body) < sizeBytes {
 		return errFraming
 	}
-	size := binary.LittleEndian.Uint64(body[1:])
+	size := binary.LittleEndian.Uint64(body)
 	m := &raftpb.Message{}
-	if err := proto.Unmarshal(body[1+sizeBytes:], m); err != nil {
+	if err := proto.Unmarshal(body[sizeBytes:], m); err != nil {
 		return fmt.Errorf("decode snapshot message: %w", err)
 	}
-	f.free()
-	if m.GetType() != raftpb.MsgSnap || m.GetTo() != t.id || m.GetFrom() != from || m.GetSnapshot().GetMetadata() == nil {
+	if m.GetType() != raftpb.MsgSnap || m.GetTo() != t.id || m.GetFrom() != in.from || m.GetSnapshot().GetMetadata() == nil {
 		t.counters.rejected.Add(1)
 		return fmt.Errorf("%v from %x to %x is no snapshot for this member", m.GetType(), m.GetFrom(), m.GetTo())
 	}
-	r := &snapshotReader{stream: stream, hash: sha256.New(), left: size, total: size}
-	defer r.frame.free()
-	if err := t.handler.Snapshot(from, m, r); err != nil {
+	r := &snapshotReader{in: &in.in, hash: sha256.New(), left: size, total: size}
+	if err := t.handler.Snapshot(in.from, m, r); err != nil {
 		return fmt.Errorf("take snapshot: %w", err)
 	}
 	if r.err != io.EOF {
@@ -239,13 +237,12 @@ func (t *Transport) receiveSnapshot(from uint64, stream grpc.ServerStream) error
 
 // snapshotReader joins the frames of a checkpoint. err is sticky, and io.EOF only after everything was verified.
 type snapshotReader struct {
-	stream grpc.ServerStream
-	hash   hash.Hash
-	left   uint64 // bytes that are still to come
-	total  uint64
-	frame  frame
-	data   []byte // the unread part of frame
-	err    error
+	in    *reader
+	hash  hash.Hash
+	left  uint64 // bytes that are still to come
+	total uint64
+	data  []byte // the unread part of a frame
+	err   error
 }
 
 func (r *snapshotReader) Read(p []byte) (int, error) {
@@ -260,28 +257,26 @@ func (r *snapshotReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// next takes the next frame. A stream that ends without the end frame was cut.
+// next takes the next frame. A connection that ends without the end frame was cut.
 func (r *snapshotReader) next() error {
-	r.frame.free()
-	if err := r.stream.RecvMsg(&r.frame); err != nil {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		return fmt.Errorf("read snapshot: %w", err)
-	}
-	body := r.frame.body()
+	kind, body, err := r.in.next()
 	switch {
-	case len(body) > 1 && body[0] == kindData:
-		data := body[1:]
-		if uint64(len(data)) > r.left {
+	case err == io.EOF:
+		return fmt.Errorf("read snapshot: %w", io.ErrUnexpectedEOF)
+	case errors.Is(err, errSilent):
+		return errStalled
+	case err != nil:
+		return fmt.Errorf("read snapshot: %w", err)
+	case kind == frameData && len(body) > 0:
+		if uint64(len(body)) > r.left {
 			return errSnapshotDigest
 		}
-		r.left -= uint64(len(data))
-		r.hash.Write(data)
-		r.data = data
+		r.left -= uint64(len(body))
+		r.hash.Write(body)
+		r.data = body
 		return nil
-	case len(body) == 1+sizeBytes+sha256.Size && body[0] == kindEnd:
-		if r.left != 0 || binary.LittleEndian.Uint64(body[1:]) != r.total || !bytes.Equal(body[1+sizeBytes:], r.hash.Sum(nil)) {
+	case kind == frameEnd && len(body) == sizeBytes+sha256.Size:
+		if r.left != 0 || binary.LittleEndian.Uint64(body) != r.total || !bytes.Equal(body[sizeBytes:], r.hash.Sum(nil)) {
 			return errSnapshotDigest
 		}
 		return io.EOF

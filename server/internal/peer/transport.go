@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/grpc"
 )
 
 var (
@@ -23,16 +23,14 @@ var (
 	ErrNotConnected = errors.New("peer is not connected")
 )
 
-const (
-	maxCallBytes       = 1 << 20 // a question or an answer of Call
-	defaultCallTimeout = 5 * time.Second
-	refusalsMax        = 64 // distinct refusals that are logged; see refuse
-)
+const refusalsMax = 64 // distinct refusals that are logged; see refuse
 
 // Handler is what a Transport tells. Its methods are called from many goroutines at once, and never after Close.
 type Handler interface {
-	// Message delivers a checked message, which the handler owns. It must not block: the stream waits meanwhile.
-	Message(m *raftpb.Message)
+	// Messages delivers the checked messages of one frame, in order, at least one. The handler owns them, but not the
+	// slice. more tells that others have arrived behind them. The connection waits meanwhile: what the other member sends
+	// stays in the socket's buffers, and if they are full for seconds, the session breaks.
+	Messages(from uint64, ms []*raftpb.Message, more bool)
 	// Snapshot delivers a checkpoint that member from streams; m is the MsgSnap, which the handler steps itself. It
 	// returns when the checkpoint is durable. r returns io.EOF only after size and SHA-256 were verified; returning
 	// nil before that is a failure. At most one runs at a time.
@@ -67,17 +65,24 @@ type Config struct {
 	Handler       Handler
 	OpenSnapshot  Snapshotter  // nil: every snapshot fails
 	Logger        *slog.Logger // nil: discarded
-	// DialOptions are added to those of every connection, such as transport credentials. Without any, connections are
-	// not encrypted.
-	DialOptions []grpc.DialOption
+	Secure        Secure       // zero: connections are not encrypted
+}
+
+// Secure puts TLS over connections. Both functions do the whole handshake before they return, and end with ctx. What they
+// return reads from and writes to the connection that they were given, and nothing else: see link.
+type Secure struct {
+	// Client is for connections to https URLs; name is the host of the URL.
+	Client func(ctx context.Context, c net.Conn, name string) (net.Conn, error)
+	// Server is for all connections that Serve accepts.
+	Server func(ctx context.Context, c net.Conn) (net.Conn, error)
 }
 
 // Stats counts since New.
 type Stats struct {
-	FramesSent, MessagesSent, BytesSent             uint64 // bytes of frames, before HTTP/2
+	FramesSent, MessagesSent, BytesSent             uint64 // bytes of frames with messages
 	FramesReceived, MessagesReceived, BytesReceived uint64
 	Dropped                                         uint64 // given to Send and not sent: no peer, full queue, too large, broken session
-	Rejected                                        uint64 // received and refused: see Handler.Message
+	Rejected                                        uint64 // received and refused: see Handler.Messages; connections, too
 }
 
 // Transport exchanges messages with the other members. All methods are safe for concurrent use.
@@ -86,7 +91,7 @@ type Transport struct {
 	handler      Handler
 	openSnapshot Snapshotter
 	log          *slog.Logger
-	dialOptions  []grpc.DialOption
+	secure       Secure
 	timing       timing
 
 	ctx    context.Context // ends at Close; the transport's own lifetime, not a caller's
@@ -96,9 +101,11 @@ type Transport struct {
 	peers    atomic.Pointer[map[uint64]*remote] // immutable map, replaced under mu
 	counters counters
 	incoming sync.Mutex // held while a snapshot is received
+	scratch  sync.Pool  // of *groups
 
-	mu      sync.Mutex // protects closed, the replacement of peers, and refused
+	mu      sync.Mutex // protects closed, the replacement of peers, doors, and refused
 	closed  bool
+	doors   doors
 	refused map[string]struct{}
 }
 
@@ -117,6 +124,15 @@ type timing struct {
 	stall   time.Duration // a snapshot that makes no progress for so long has failed
 }
 
+// patience is how long bytes may stay unacknowledged, or a full receiver may read nothing, before the kernel gives a
+// connection up: the receiver of a snapshot waits for its disk.
+func (t timing) patience(kind connectionKind) time.Duration {
+	if kind == kindSnapshot {
+		return t.stall
+	}
+	return t.silence
+}
+
 // New makes a Transport without peers.
 func New(c Config) *Transport {
 	log := c.Logger
@@ -129,13 +145,14 @@ func New(c Config) *Transport {
 		handler:      c.Handler,
 		openSnapshot: c.OpenSnapshot,
 		log:          log.With("component", "peer", "node", formatID(c.ID)),
-		dialOptions:  c.DialOptions,
+		secure:       c.Secure,
 		timing: timing{
 			pulse:   500 * time.Millisecond,
 			silence: 2 * time.Second,
 			open:    2 * time.Second,
 			stall:   time.Minute,
 		},
+		doors:   doors{listeners: make(map[*net.Listener]struct{}), accepted: make(map[*inbound]struct{})},
 		refused: make(map[string]struct{}),
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
@@ -182,27 +199,71 @@ func (t *Transport) SetPeers(urls map[uint64][]string) {
 	}
 }
 
-// Send queues messages for their members and never blocks. What does not fit, has no peer or is too large is dropped
-// and reported to Handler.Unreachable. MsgSnap starts a transfer of its own. The messages must not change afterwards.
+// Send sends messages to their members and never blocks: what can not be written at once is queued. What does not fit, has
+// no peer or is too large is dropped and reported to Handler.Unreachable. MsgSnap starts a transfer of its own. The
+// messages must not change afterwards.
 func (t *Transport) Send(msgs []*raftpb.Message) {
 	peers := *t.peers.Load()
-	var lost uint64 // the last peer that was reported, to tell raft once a run of messages
+	g, ok := t.scratch.Get().(*groups)
+	if !ok {
+		g = &groups{}
+	}
 	for _, m := range msgs {
 		to := m.GetTo()
 		r := peers[to]
-		if m.GetType() == raftpb.MsgSnap {
+		switch {
+		case m.GetType() == raftpb.MsgSnap:
 			t.startSnapshot(r, m)
-			continue
-		}
-		if r != nil && r.queue(m) {
-			continue
-		}
-		t.counters.dropped.Add(1)
-		if lost != to {
-			lost = to
-			t.unreachable(to)
+		case r != nil && isBulk(m.GetType()):
+			g.add(to, r.bulk, m)
+		case r != nil:
+			g.add(to, r.control, m)
+		default:
+			g.add(to, nil, m)
 		}
 	}
+	for i := range g.used {
+		group := &g.all[i]
+		dropped := len(group.ms)
+		if group.stream != nil {
+			dropped = group.stream.send(&t.counters, group.ms)
+		}
+		if dropped > 0 {
+			t.counters.dropped.Add(uint64(dropped))
+			t.unreachable(group.to)
+		}
+		clear(group.ms)
+		group.stream = nil
+	}
+	g.used = 0
+	t.scratch.Put(g)
+}
+
+// groups are the messages of one Send by stream, in memory that is used again.
+type groups struct {
+	all  []group
+	used int
+}
+
+type group struct {
+	to     uint64
+	stream *stream // nil: there is no such peer
+	ms     []*raftpb.Message
+}
+
+func (g *groups) add(to uint64, s *stream, m *raftpb.Message) {
+	for i := range g.used {
+		if of := &g.all[i]; of.to == to && of.stream == s {
+			of.ms = append(of.ms, m)
+			return
+		}
+	}
+	if g.used == len(g.all) {
+		g.all = append(g.all, group{})
+	}
+	next := &g.all[g.used]
+	next.to, next.stream, next.ms = to, s, append(next.ms[:0], m)
+	g.used++
 }
 
 // Call asks member id and waits for its answer. It fails at once with ErrUnknownPeer, ErrNotConnected or ErrClosed; after
@@ -248,13 +309,14 @@ func (t *Transport) Stats() Stats {
 	}
 }
 
-// Close ends all sessions, transfers and incoming streams and waits until no Handler method runs; it must not be called
-// from one. It does not stop the gRPC server, which goes on refusing streams. Closing twice is fine.
+// Close ends all listeners, sessions, transfers and accepted connections and waits until no Handler method runs; it must
+// not be called from one. Closing twice is fine.
 func (t *Transport) Close() {
 	t.mu.Lock()
 	t.closed = true
-	t.mu.Unlock()
 	t.cancel()
+	t.doors.hangUp()
+	t.mu.Unlock()
 	t.wg.Wait()
 }
 

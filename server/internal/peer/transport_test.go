@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net"
 	"slices"
 	"sync"
 	"testing"
@@ -11,7 +12,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -56,10 +56,7 @@ func TestBatching(t *testing.T) {
 	const over = 6
 	a := start(t, 1, "")
 	held := make(chan struct{})
-	b := start(t, 2, "", withServer(grpc.ChainStreamInterceptor(func(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
-		<-held
-		return h(srv, s)
-	})))
+	b := start(t, 2, "", withListener(func(l net.Listener) net.Listener { return gate{l, func() { <-held }} }))
 	b.SetPeers(map[uint64][]string{1: nil})
 	a.SetPeers(map[uint64][]string{2: b.url})
 	var msgs []*raftpb.Message
@@ -125,14 +122,10 @@ func TestHandshakeRefusals(t *testing.T) {
 			ours, theirs := newLogs(), newLogs()
 			a := start(t, 1, "", withConfig(func(c *Config) { c.Logger = newLogger(ours) }))
 			b := start(t, c.id, "", withConfig(c.alter), withConfig(func(c *Config) { c.Logger = newLogger(theirs) }),
-				withServer(grpc.ChainStreamInterceptor(func(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
-					err := h(srv, s)
-					offer(attempts, struct{}{})
-					return err
-				})))
+				withListener(func(l net.Listener) net.Listener { return gate{l, func() { offer(attempts, struct{}{}) }} }))
 			b.SetPeers(c.urls)
 			a.SetPeers(map[uint64][]string{2: b.url})
-			for range 4 {
+			for range 2*4 + 1 { // two connections an attempt
 				wait(t, attempts)
 			}
 			require.Empty(t, a.connected)
@@ -173,10 +166,9 @@ func TestRestartOfPeer(t *testing.T) {
 
 // A member that falls silent without closing anything is given up; one that shows life is not.
 func TestSilentPeer(t *testing.T) {
-	a, b := start(t, 1, ""), start(t, 2, "")
+	a := start(t, 1, "", withTiming(func(d *timing) { d.silence = 300 * time.Millisecond }))
+	b := start(t, 2, "", withTiming(func(d *timing) { d.pulse = 20 * time.Millisecond }))
 	defer a.Close() // lets the proxy go
-	a.timing.silence = 300 * time.Millisecond
-	b.timing.pulse = 20 * time.Millisecond
 	frozen, pieces := make(chan struct{}), make(chan struct{}, 1<<10)
 	hold := func(int64, []byte) bool {
 		select {

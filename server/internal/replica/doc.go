@@ -28,7 +28,8 @@
 //
 // A linearizable read needs the commit index at a moment after the read began, confirmed by a quorum. Reads that
 // arrive while one confirmation is on its way form the next batch. Every attempt has a fresh id; an answer counts only
-// for the batch that the attempt was made for, and only in the term and under the leader that it was sent to.
+// for the batch that the attempt was made for, and only in the term and under the leader that it was sent to. Among three
+// voters a follower's question is itself the proof that the leader needs (vouched tells why).
 //
 // # Storage
 //

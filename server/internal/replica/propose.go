@@ -214,6 +214,45 @@ func (r *Replica) superseded(s *raftpb.Snapshot, w *Work) {
 	r.overtaken(term, w)
 }
 
+// held are other members' proposals that wait for the leader's next write.
+type held struct {
+	messages []*raftpb.Message
+	bytes    int
+}
+
+// maxHeldBytes bounds the proposals that wait for the next write; more are appended at once.
+const maxHeldBytes = 1 << 20
+
+// put takes a message, unless there are too many.
+func (h *held) put(m *raftpb.Message) bool {
+	n := len(m.GetEntries()[0].GetData())
+	if h.bytes+n > maxHeldBytes {
+		return false
+	}
+	h.messages, h.bytes = append(h.messages, m), h.bytes+n
+	return true
+}
+
+// holding tells a leader to gather proposals: its last entries are neither written nor committed yet. What would be
+// appended now had to wait for the same disks, here and on the other members; gathered, it is one write, one message to
+// each of them and one acknowledgement in place of many. A slow disk of the leader alone holds up nothing for longer than
+// the others need for a commit.
+func (r *Replica) holding(now view) bool {
+	return now.role == Leader && r.appends.out != r.appends.back && r.last > now.commit
+}
+
+// release gives raft what was held, in order. If this member does not lead any more, it is refused like all that comes
+// too late, and the proposer sees that by the term.
+func (r *Replica) release() {
+	messages := r.held.messages
+	r.held = held{}
+	for _, m := range messages {
+		if r.admit(m) == nil {
+			_ = r.stepNow(m) // raft drops it, as it may at any time
+		}
+	}
+}
+
 // office is a leader's memory of the batches it appended in its term: the last sequence of each origin.
 type office struct {
 	term  uint64

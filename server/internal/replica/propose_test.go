@@ -440,3 +440,45 @@ func (c *cluster) shuffleWire(intN func(int) int) {
 		c.deliverOne(m)
 	}
 }
+
+// A leader that writes gathers what comes, from itself and from others, until its entries are written or committed, and
+// no more than its bound.
+func TestLeaderGathersWhileItWrites(t *testing.T) {
+	for name, end := range map[string]func(c *cluster, l *member){
+		"until they are written": func(c *cluster, l *member) { c.persist(l, len(l.appends)) },
+		"until they are committed": func(c *cluster, _ *member) {
+			c.lose = nil
+			c.tick(4) // the others acknowledge again; the leader's own disk is still at it
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, 3, Config{})
+			l := c.elect(1)
+			base := l.Status().LastIndex
+			l.holdLog, c.lose = true, byType(raftpb.MsgAppResp)
+			c.propose(l, 0)
+			c.settle()
+			c.propose(c.at(2), 0)
+			c.propose(l, 0)
+			c.settle()
+			require.Equal(t, base+1, l.Status().LastIndex)
+			require.Len(t, l.held.messages, 1)
+			c.propose(c.at(3), maxHeldBytes)
+			c.settle()
+			require.Equal(t, base+2, l.Status().LastIndex, "what is beyond the bound does not wait")
+
+			end(c, l)
+			c.settle()
+			require.Empty(t, l.held.messages)
+			require.Equal(t, base+4, l.Status().LastIndex)
+
+			l.holdLog, c.lose = false, nil
+			c.persist(l, len(l.appends))
+			c.tick(4)
+			c.checkFates()
+			for _, f := range c.proposals {
+				require.Equal(t, 1, f.handed)
+			}
+		})
+	}
+}

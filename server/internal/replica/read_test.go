@@ -32,6 +32,39 @@ func TestReadOnLeaderAndFollower(t *testing.T) {
 	}
 }
 
+// Among three voters a follower's question is the proof that its leader needs,
+// unless it was asked in another term. Among five it is not enough.
+func TestWhatAFollowersQuestionProves(t *testing.T) {
+	for name, tc := range map[string]struct {
+		voters        int
+		earlier, asks bool
+	}{
+		"three voters":    {voters: 3},
+		"an earlier term": {voters: 3, earlier: true, asks: true},
+		"five voters":     {voters: 5, asks: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, tc.voters, Config{})
+			c.elect(1)
+			c.settle()
+			asked := false
+			c.lose = func(m *raftpb.Message) bool {
+				asked = asked || m.GetType() == raftpb.MsgHeartbeat
+				if m.GetType() == raftpb.MsgReadIndex && tc.earlier {
+					m.Entries[0].Data[16]--
+				}
+				return false
+			}
+			f := c.at(2)
+			require.NoError(t, f.Read("r"))
+			c.settle()
+			_, ok := f.readIndex("r")
+			require.True(t, ok)
+			require.Equal(t, tc.asks, asked, "whether the leader asked the others")
+		})
+	}
+}
+
 func TestReadsGatherWhileOneIsOnItsWay(t *testing.T) {
 	c := newCluster(t, 3, Config{})
 	m := c.elect(1)

@@ -32,6 +32,7 @@ type Replica struct {
 	serial  uint64   // the last batch's sequence
 	blocked bool     // raft dropped our last batch; try again when something has changed
 	office  office   // what a leader remembers about the batches it appended
+	held    held     // what a leader appends with the next write
 	reads   reads
 
 	outbox   []*raftpb.Message // answers that waited for an append
@@ -123,6 +124,17 @@ func (r *Replica) Step(m *raftpb.Message) error {
 	if err := r.admit(m); err != nil {
 		return err
 	}
+	switch {
+	case m.GetType() == raftpb.MsgReadIndex && r.vouched(m):
+		return nil
+	case m.GetType() == raftpb.MsgProp && r.holding(r.look()) && r.held.put(m):
+		return nil
+	}
+	return r.stepNow(m)
+}
+
+// stepNow gives raft an admitted message.
+func (r *Replica) stepNow(m *raftpb.Message) error {
 	if err := r.node.Step(m); err != nil {
 		return fmt.Errorf("replica: step %s from %x: %w", m.GetType(), m.GetFrom(), err)
 	}
@@ -142,6 +154,9 @@ func (r *Replica) admit(m *raftpb.Message) error {
 	case raftpb.MsgProp:
 		return r.admitProposal(m)
 	case raftpb.MsgReadIndex:
+		if len(m.GetEntries()) != 1 {
+			return fmt.Errorf("%w: a read index without an id", ErrRefused)
+		}
 		// Raft would pass it on to the leader it believes in; the reader asks again by itself, and of the right one.
 		if now := r.look(); now.role != Leader || !r.reads.ready(now) && r.voters() == 1 {
 			return fmt.Errorf("%w: a read index is asked of a member that can not answer", ErrRefused)
@@ -183,7 +198,10 @@ func (r *Replica) Work() (Work, bool) {
 	}
 	r.view = now
 	w.Retry = r.queue.expire(now.term)
-	r.propose(now)
+	if !r.holding(now) {
+		r.release()
+		r.propose(now)
+	}
 	r.ask(now)
 	w.Send, r.outbox = r.outbox, nil
 	if r.node.HasReady() {

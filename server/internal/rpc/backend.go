@@ -6,6 +6,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/latchkey-go/latchkey/server/internal/front"
 	"github.com/latchkey-go/latchkey/server/internal/state"
 )
 
@@ -27,6 +28,26 @@ type Store interface {
 	// FillHeader sets the cluster id, member id, term and, if it is zero, the
 	// revision of a response header.
 	FillHeader(h *pb.ResponseHeader)
+}
+
+// Async is Store for calls that nobody waits for on a goroutine of their own.
+type Async interface {
+	// ProposeTo is Store.Propose for a caller that does not wait: to is told the
+	// outcome, after the front has called its Turn, unless ProposeTo itself
+	// fails.
+	ProposeTo(c state.Command, to Completion) error
+	// ReadTo tells to when Store.View has every write that completed anywhere
+	// in the cluster before the call, under the same conditions.
+	ReadTo(to Completion) error
+}
+
+// Completion is told an outcome, once.
+type Completion interface {
+	// Done is called on the goroutine that has the outcome, which may serve
+	// others next: it must not block. What it writes to b is sent afterwards.
+	Done(response proto.Message, err error, b *front.Batch)
+	// Gone reports whether nobody wants the outcome any more.
+	Gone() bool
 }
 
 // Lessor answers for leases; what only the leader knows is asked of the leader.

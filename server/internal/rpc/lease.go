@@ -31,11 +31,20 @@ var _ pb.LeaseServer = (*Lease)(nil)
 // an election, and an id is chosen when none is given: both before the request
 // enters the log, so that every member applies the same.
 func (s *Lease) LeaseGrant(ctx context.Context, r *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {
-	grant := &pb.LeaseGrantRequest{ID: r.ID, TTL: max(r.TTL, s.lessor.MinTTL())}
+	grant := &pb.LeaseGrantRequest{ID: r.ID, TTL: r.TTL}
+	if err := s.complete(grant); err != nil {
+		return nil, err
+	}
+	return propose[*pb.LeaseGrantResponse](ctx, s.store, state.Command{Kind: state.KindLeaseGrant, Request: grant})
+}
+
+// complete fills in what is left to the member. It never fails.
+func (s *Lease) complete(grant *pb.LeaseGrantRequest) error {
+	grant.TTL = max(grant.TTL, s.lessor.MinTTL())
 	for grant.ID == 0 {
 		grant.ID = rand.Int64()
 	}
-	return propose[*pb.LeaseGrantResponse](ctx, s.store, state.Command{Kind: state.KindLeaseGrant, Request: grant})
+	return nil
 }
 
 // LeaseRevoke ends a lease and deletes its keys in one revision.

@@ -100,7 +100,9 @@ func (w *Watch) Watch(rpc pb.Watch_WatchServer) error {
 		backend: w.backend,
 		config:  &w.config,
 		stream:  w.backend.Hub().NewStream(),
-		sink:    watchSink{rpc: rpc, backend: w.backend, fragmentBytes: w.config.RequestBytes + watchResponseOverhead},
+		sink: watchSink{
+			rpc: rpc, holder: holderOf(rpc), backend: w.backend, fragmentBytes: w.config.RequestBytes + watchResponseOverhead,
+		},
 	}
 	defer s.close()
 	return s.run(ctx, w.receive(rpc), leaderless)
@@ -172,6 +174,7 @@ func (s *watchStream) run(ctx context.Context, in received, leaderless <-chan st
 		case <-stopping:
 			err = wireError(ErrStopped)
 		}
+		s.sink.flush()
 		if err != nil {
 			return err
 		}

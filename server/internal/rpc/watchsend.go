@@ -6,6 +6,7 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/latchkey-go/latchkey/server/internal/front"
 	"github.com/latchkey-go/latchkey/server/internal/watch"
 )
 
@@ -39,6 +40,7 @@ const (
 // watchSink sends the responses of one stream. It implements watch.Sink.
 type watchSink struct {
 	rpc           grpc.ServerStream
+	holder        front.Holder // the same, if it can hold messages back; else nil
 	backend       WatchBackend
 	fragmentBytes int
 	message       watchMessage // the one being sent; SendMsg does not keep it
@@ -55,8 +57,31 @@ func (s *watchSink) control(revision int64, r *pb.WatchResponse) error {
 	r.Header = new(pb.ResponseHeader)
 	s.backend.FillHeader(r.Header)
 	r.Header.Revision = revision
-	s.err = s.rpc.SendMsg(r)
+	s.err = s.hold(r)
 	return s.err
+}
+
+// hold sends m; flush makes sure that it leaves.
+func (s *watchSink) hold(m any) error {
+	if s.holder == nil {
+		return s.rpc.SendMsg(m)
+	}
+	return s.holder.HoldMsg(m)
+}
+
+// holderOf looks below the typed stream of the generated code.
+func holderOf(rpc pb.Watch_WatchServer) front.Holder {
+	if typed, ok := rpc.(*grpc.GenericServerStream[pb.WatchRequest, pb.WatchResponse]); ok {
+		holder, _ := typed.ServerStream.(front.Holder)
+		return holder
+	}
+	return nil
+}
+
+func (s *watchSink) flush() {
+	if s.holder != nil {
+		s.holder.Flush()
+	}
 }
 
 // Progress implements watch.Sink.
@@ -171,7 +196,7 @@ func (s *watchSink) sendAll(header []byte, ids []int64, events [][]byte, fragmen
 				buffers = append(buffers, body...)
 			}
 			s.message.buffers = mem.BufferSlice(buffers[first:len(buffers):len(buffers)])
-			if s.err = s.rpc.SendMsg(&s.message); s.err != nil {
+			if s.err = s.hold(&s.message); s.err != nil {
 				return s.err
 			}
 		}

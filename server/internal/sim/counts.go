@@ -4,20 +4,26 @@ import "fmt"
 
 // Counts say how much happened in one run or, added up, in many.
 type Counts struct {
-	Runs, Events                               int
-	Entries, Commands, Acked, Uncertain        int
-	NotApplied, Retried, Repeated              int
-	Reads, LocalReads, OldReads                int
-	Elections, Crashes, PowerCuts, LeaderKills int
-	TornWrites, VoteCrashes                    int
-	SyncFailures, Restarts                     int
-	Partitions, Pauses, Stalls                 int
-	SlowDisks, Transfers                       int
-	Checkpoints, Snapshots, LogResets          int
-	Compactions, Renewals, Expiries            int
-	Locks, LocksLost, GuardedWrites, Watched   int
-	WatchesMoved, WatchesCompacted             int
-	Digests, Histories, HistoryOps, Undecided  int
+	Runs, Events                              int
+	Entries, Commands, Acked, Uncertain       int
+	NotApplied, Retried, Repeated             int
+	Reads, LocalReads, OldReads               int
+	Elections                                 int
+	Checkpoints, Snapshots, LogResets         int
+	Compactions, Renewals, Expiries           int
+	Locks, LocksLost, GuardedWrites, Watched  int
+	WatchesMoved, WatchesCompacted            int
+	Digests, Histories, HistoryOps, Undecided int
+	FaultCounts
+}
+
+// FaultCounts say how many faults there were.
+type FaultCounts struct {
+	Crashes, PowerCuts, LeaderKills, Restarts int
+	TornWrites, VoteCrashes, SyncFailures     int
+	Rotted, RotRefused                        int
+	Partitions, Isolations, Rivals            int
+	Pauses, Stalls, SlowDisks, Transfers      int
 }
 
 // Add adds c to the sum.
@@ -64,11 +70,15 @@ func (c *Counts) fields() []countField {
 		{"leader crashes during writes", &c.LeaderKills},
 		{"crashes after a vote", &c.VoteCrashes},
 		{"crashes during a log write", &c.TornWrites},
+		{"damaged logs", &c.Rotted},
+		{"damaged logs refused", &c.RotRefused},
 		{"failed syncs", &c.SyncFailures},
 		{"restarts", &c.Restarts},
 		{"partitions", &c.Partitions},
 		{"pauses", &c.Pauses},
 		{"stalls", &c.Stalls},
+		{"leaders isolated", &c.Isolations},
+		{"rival candidates", &c.Rivals},
 		{"slow disks", &c.SlowDisks},
 		{"transfers", &c.Transfers},
 		{"checkpoints", &c.Checkpoints},

@@ -42,6 +42,8 @@
 //
 // # Mutants
 //
-// [Mutants] lists planted bugs, as switches in the glue. Each must be caught within its bound of seeds, by tests; a
+// [Mutants] lists planted bugs, as switches in the glue. Each must be caught by a tenth of its seeds at least; a
 // simulator that does not catch them proves nothing.
+//
+//	go test ./server/internal/sim -run TestMutants -v -hunt
 package sim

@@ -6,6 +6,13 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 )
 
+// How soon the members do without a leader whose connections broke: each forgets it after the first number of ticks, and
+// they stand for election one after the other, the second number apart. The server has the same.
+const (
+	forgetTicks   = 1
+	campaignTicks = 3
+)
+
 // startFaults makes each kind of fault happen at random times, as often as the options say.
 func (s *sim) startFaults() {
 	s.every(s.Partitions, s.partition)
@@ -13,6 +20,9 @@ func (s *sim) startFaults() {
 	s.every(s.LeaderKills, func() { s.killLeader(50) })
 	s.every(s.Pauses, s.pause)
 	s.every(s.Stalls, s.stall)
+	s.every(s.Isolations, s.isolate)
+	s.every(s.Rivals, s.rivals)
+	s.every(s.Rot, s.rot)
 	s.every(s.SlowDisks, s.slowDisk)
 	s.every(s.SyncFailures, func() { s.pick().failSync = true })
 	s.every(s.Transfers, func() {
@@ -107,16 +117,88 @@ func (s *sim) stall() {
 	}
 	s.counts.Stalls++
 	n.pausedUntil = min(s.now+s.Outage+s.around(4*s.Outage), s.Active)
+	s.cutOff(n, n.pausedUntil-s.now+s.around(s.Outage))
+}
+
+// isolate breaks the connections of a leader to the members, not to the clients. The others forget it, as the server's
+// do when a connection breaks, and elect another before it has missed them: for that while two believe that they lead.
+// It lasts longer than a lease, so that the new leader ends those which only the old one is asked to renew.
+func (s *sim) isolate() {
+	n := s.leader()
+	if n == nil || s.isolated {
+		return
+	}
+	s.isolated = true
+	s.counts.Isolations++
+	lasts := time.Duration(s.TTL)*time.Second + s.around(s.Outage)
+	s.cutOff(n, lasts)
+	s.after(lasts, func() { s.isolated = false })
+	rank := 0
+	for _, other := range s.nodes {
+		if other == n || !other.up {
+			continue
+		}
+		s.afterOn(other, forgetTicks*tickEvery, func() {
+			if other.lead == n.id {
+				other.rep.ForgetLeader()
+				other.pump()
+			}
+		})
+		s.afterOn(other, time.Duration(forgetTicks+1+rank*campaignTicks)*tickEvery, func() {
+			if other.lead == 0 {
+				other.rep.Campaign()
+				other.pump()
+			}
+		})
+		rank++
+	}
+}
+
+// cutOff cuts all links of a member for a while.
+func (s *sim) cutOff(n *node, d time.Duration) {
 	for _, other := range s.nodes {
 		s.net.cut(n.id, other.id)
 		s.net.cut(other.id, n.id)
 	}
-	s.after(n.pausedUntil-s.now+s.around(s.Outage), func() {
+	s.after(d, func() {
 		for _, other := range s.nodes {
 			s.net.join(n.id, other.id)
 			s.net.join(other.id, n.id)
 		}
 	})
+}
+
+// rivals restarts the leader's process, makes all others forget it, and two of them stand for election at once: the
+// voters are asked twice in one term, and of three members one decides alone.
+func (s *sim) rivals() {
+	n := s.leader()
+	if n == nil {
+		return
+	}
+	first := s.rng.IntN(len(s.nodes) - 1)
+	second := (first + 1 + s.rng.IntN(len(s.nodes)-2)) % (len(s.nodes) - 1)
+	n.kill()
+	n.restart()
+	var others []*node
+	for _, other := range s.nodes {
+		if other != n {
+			others = append(others, other)
+		}
+	}
+	if !others[first].up || !others[second].up {
+		return
+	}
+	s.counts.Rivals++
+	for _, other := range others {
+		if other.up {
+			other.rep.ForgetLeader()
+			other.pump()
+		}
+	}
+	for _, i := range []int{first, second} {
+		others[i].rep.Campaign()
+		others[i].pump()
+	}
 }
 
 func (s *sim) slowDisk() {

@@ -68,7 +68,8 @@ func (n *node) expire() {
 	}
 	term := n.leases.term
 	n.s.truth.expiring(term, ids)
-	data := encode(state.KindExpireLeases, &state.ExpireLeases{IDs: ids})
+	seen, _ := n.mach.Applied()
+	data := encode(state.KindExpireLeases, &state.ExpireLeases{IDs: ids, Seen: seen})
 	n.propose(data, term, func(o outcome, _ *state.Result) {
 		if o != applied && n.leases.term == term {
 			n.leases.clock.Restore(ids)

@@ -29,6 +29,8 @@ type node struct {
 	readID   []byte                 // of its last read index, for a mutant
 	received map[uint64]*checkpoint // transferred and durable, not installed, by index
 	installs int
+	rot      *rot // nil unless its log was damaged since it ended
+	lost     bool // its log is damaged, so it never starts again
 
 	up          bool
 	epoch       int // counts starts and crashes
@@ -117,8 +119,15 @@ func (n *node) start() {
 	s := n.s
 	n.epoch++
 	n.up, n.pausedUntil, n.failSync = true, 0, false
+	last := n.process
 	n.process = process{leases: leases{clock: lease.New()}}
-	rec := n.recover()
+	rec, ok := n.recover()
+	if !ok {
+		s.note("refused", n.id)
+		n.process = last // clients may know what it had
+		n.kill()
+		return
+	}
 	var err error
 	if n.mach, err = n.store.load(n.machineConfig()); err != nil {
 		s.violate("state", "member %d can not load its checkpoint: %v", n.id, err)
@@ -139,6 +148,9 @@ func (n *node) start() {
 }
 
 func (n *node) restart() {
+	if n.lost {
+		return
+	}
 	n.s.counts.Restarts++
 	n.start()
 }

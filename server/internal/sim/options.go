@@ -59,6 +59,9 @@ type Faults struct {
 	PowerCuts    float64       // share of crashes that lose what was not synced
 	Pauses       time.Duration
 	Stalls       time.Duration // of a leader, with its connections
+	Isolations   time.Duration // of a leader, for longer than a lease lasts
+	Rivals       time.Duration // between elections with two candidates
+	Rot          time.Duration // of one member's log, once a run at most
 	SlowDisks    time.Duration
 	SyncFailures time.Duration
 	Transfers    time.Duration
@@ -118,6 +121,11 @@ func Draw(seed uint64) Options {
 	o.Reorder = rng.IntN(2) == 0
 	if rng.IntN(2) == 0 {
 		o.TailChance, o.Tail = 0.05*rng.Float64(), ms(20+rng.IntN(400))
+	}
+	maybe(&o.Isolations, 2000, 8000)
+	maybe(&o.Rivals, 500, 3000)
+	if rng.IntN(3) == 0 {
+		o.Rot = ms(500 + rng.IntN(5000))
 	}
 	return o
 }

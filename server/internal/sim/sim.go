@@ -13,6 +13,7 @@ type Violation struct {
 	Text   string
 }
 
+// Error names the oracle and tells what it saw.
 func (v *Violation) Error() string { return v.Oracle + ": " + v.Text }
 
 // Report is the outcome of a run.
@@ -37,6 +38,7 @@ type sim struct {
 
 	load     bool // clients start operations
 	faulty   bool // faults happen
+	isolated bool // a leader is, for now
 	clients  []*kvClient
 	lockers  []*locker
 	watchers []*watcher
@@ -160,7 +162,7 @@ func (s *sim) leader() *node {
 	return best
 }
 
-// heal ends all faults and brings everybody back.
+// heal ends all faults and brings everybody back whose disk is sound.
 func (s *sim) heal() {
 	s.faulty = false
 	s.net.heal()
@@ -175,11 +177,12 @@ func (s *sim) heal() {
 // checkLiveness requires a write and a read through every member in time.
 func (s *sim) checkLiveness() {
 	slowest := electionTimeout
-	for _, n := range s.nodes {
+	members := s.members()
+	for _, n := range members {
 		slowest = max(slowest, time.Duration(float64(electionTimeout)/n.rate))
 	}
-	wrote, read := make([]bool, len(s.nodes)), make([]bool, len(s.nodes))
-	for i, n := range s.nodes {
+	wrote, read := make([]bool, len(members)), make([]bool, len(members))
+	for i, n := range members {
 		var probe func()
 		probe = func() {
 			if !wrote[i] {
@@ -195,7 +198,7 @@ func (s *sim) checkLiveness() {
 		probe()
 	}
 	s.runUntil(s.now + 10*slowest)
-	for i, n := range s.nodes {
+	for i, n := range members {
 		if !wrote[i] || !read[i] {
 			s.violate("liveness", "10 election timeouts after everything was healed, member %d: wrote %v, read %v; %s",
 				n.id, wrote[i], read[i], n.describe())
@@ -213,7 +216,7 @@ func (s *sim) drain() {
 		}
 		s.runUntil(s.now + electionTimeout)
 	}
-	for _, n := range s.nodes {
+	for _, n := range s.members() {
 		if !n.up {
 			s.violate("liveness", "member %d is down", n.id)
 		}
@@ -221,11 +224,11 @@ func (s *sim) drain() {
 			s.violate("liveness", "lease %x has not ended on member %d", infos[0].ID, n.id)
 		}
 	}
-	s.violate("liveness", "the members do not catch up: %s, %s", s.nodes[0].describe(), s.nodes[1].describe())
+	s.violate("liveness", "the members do not catch up: %s, %s", s.members()[0].describe(), s.members()[1].describe())
 }
 
 func (s *sim) settled() bool {
-	for _, n := range s.nodes {
+	for _, n := range s.members() {
 		if !n.up || len(n.mach.Leases()) > 0 || n.index() != uint64(len(s.truth.entries))+bootIndex {
 			return false
 		}
@@ -235,7 +238,7 @@ func (s *sim) settled() bool {
 
 // finish compares the members for the last time and checks what can be checked only at the end.
 func (s *sim) finish() {
-	for _, n := range s.nodes {
+	for _, n := range s.members() {
 		s.truth.compareDigest(n)
 	}
 	for _, w := range s.watchers {

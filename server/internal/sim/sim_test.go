@@ -86,10 +86,13 @@ func requireEnough(t *testing.T, sum Counts) {
 		{"leader crashes during writes", sum.LeaderKills, 0.8},
 		{"crashes during a log write", sum.TornWrites, 0.1},
 		{"crashes after a vote", sum.VoteCrashes, 0.1},
+		{"damaged logs refused", sum.RotRefused, 0.1},
 		{"failed syncs", sum.SyncFailures, 0.5},
 		{"partitions", sum.Partitions, 3},
 		{"pauses", sum.Pauses, 1},
 		{"stalls", sum.Stalls, 0.5},
+		{"leaders isolated", sum.Isolations, 0.3},
+		{"rival candidates", sum.Rivals, 0.5},
 		{"transfers", sum.Transfers, 1},
 		{"checkpoints", sum.Checkpoints, 30},
 		{"snapshots installed", sum.Snapshots, 0.5},
@@ -132,6 +135,7 @@ func TestRegressions(t *testing.T) {
 		{21, nil, "the same after a compaction"},
 	} {
 		o := Draw(c.seed)
+		o.Isolations, o.Rivals, o.Rot = 0, 0, 0 // there were none yet
 		if c.tune != nil {
 			c.tune(&o)
 		}
@@ -147,7 +151,7 @@ func TestQuietClusterLosesNothing(t *testing.T) {
 	o := Draw(1)
 	o.Loss, o.Duplicate, o.TailChance, o.ClockSpread, o.LockerPauses = 0, 0, 0, 0, 0
 	o.Partitions, o.Crashes, o.LeaderKills, o.Pauses, o.Stalls, o.SlowDisks = 0, 0, 0, 0, 0, 0
-	o.SyncFailures, o.Transfers, o.Campaigns = 0, 0, 0
+	o.SyncFailures, o.Transfers, o.Campaigns, o.Isolations, o.Rivals, o.Rot = 0, 0, 0, 0, 0, 0
 	r := run(t, 1, o)
 	check(t, 1, o, r)
 	require.Zero(t, r.Counts.Uncertain+r.Counts.NotApplied+r.Counts.Retried+r.Counts.LocksLost)

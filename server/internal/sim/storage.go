@@ -18,6 +18,7 @@ const (
 	bootIndex = 1
 	bootTerm  = 1
 	clusterID = 0xc1
+	logDir    = "/wal"
 )
 
 var (
@@ -121,7 +122,7 @@ func (a archive) Scan(from, to int64, fn func(*state.Version) bool) error {
 
 func (n *node) walConfig() wal.Config {
 	return wal.Config{
-		FS: n.disk, Dir: "/wal", Identity: wal.Identity{ClusterID: clusterID, MemberID: n.id},
+		FS: n.disk, Dir: logDir, Identity: wal.Identity{ClusterID: clusterID, MemberID: n.id},
 		SegmentBytes: n.s.SegmentBytes, Inline: true, Salt: n.s.rng.Uint64,
 	}
 }
@@ -145,9 +146,12 @@ func (n *node) create() {
 	}
 }
 
-// recover opens the storage and returns what the replica continues from.
-func (n *node) recover() replica.Recovered {
+// recover opens the storage and returns what the replica continues from; false if the log is damaged.
+func (n *node) recover() (replica.Recovered, bool) {
 	log, rec, err := wal.Open(n.walConfig())
+	if n.rot != nil && !n.foundRot(rec, err) {
+		return replica.Recovered{}, false
+	}
 	if err != nil {
 		n.s.violate("log", "member %d: recovery refuses a log that nobody damaged: %v", n.id, err)
 	}
@@ -164,7 +168,7 @@ func (n *node) recover() replica.Recovered {
 		}
 		out.BaseIndex, out.BaseTerm, out.Entries = base.Index, base.Term, nil
 	}
-	return out
+	return out, true
 }
 
 // write carries out appends with at most one sync, as the append goroutine does.

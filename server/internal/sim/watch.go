@@ -92,7 +92,7 @@ func (w *watcher) take(v, prev *state.Version) {
 
 // finish requires that nothing is left to come.
 func (w *watcher) finish() {
-	w.node = w.s.nodes[0]
+	w.node = w.s.members()[0]
 	w.read()
 	if w.next != w.s.truth.revision+1 || w.seen != len(w.s.truth.events) {
 		w.s.violate("watch", "a watcher is at %d when the revision is %d", w.next, w.s.truth.revision)

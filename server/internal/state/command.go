@@ -30,8 +30,12 @@ type Command struct {
 }
 
 // ExpireLeases revokes the leases whose time is up by the leader's clock. Unknown ids are ignored: they were revoked
-// while the command was under way.
-type ExpireLeases struct{ IDs []int64 }
+// while the command was under way. So are leases that were granted by an entry after index Seen, which is as far as the
+// leader knew when it decided: a lease may be revoked, and its id granted anew, before the decision comes through the log.
+type ExpireLeases struct {
+	IDs  []int64
+	Seen uint64 // 0 for all
+}
 
 // Member is one member of the cluster. As a command it sets the name and the client URLs of the member ID; its other
 // fields belong to membership changes and are ignored.
@@ -119,7 +123,8 @@ func newRequest(k Kind) proto.Message {
 
 // Field numbers of our own two messages; like the kinds, they are on disk for ever.
 const (
-	fieldExpireIDs = 1
+	fieldExpireIDs  = 1
+	fieldExpireSeen = 2
 
 	fieldMemberID        = 1
 	fieldMemberName      = 2
@@ -138,11 +143,18 @@ func (e *ExpireLeases) appendTo(b []byte) []byte {
 	for _, id := range e.IDs {
 		b = protowire.AppendVarint(b, uint64(id))
 	}
-	return b
+	if e.Seen == 0 {
+		return b
+	}
+	b = protowire.AppendTag(b, fieldExpireSeen, protowire.VarintType)
+	return protowire.AppendVarint(b, e.Seen)
 }
 
 func (e *ExpireLeases) decode(b []byte) error {
 	return fields(b, func(num protowire.Number, n uint64, packed []byte) error {
+		if num == fieldExpireSeen {
+			e.Seen = n
+		}
 		for num == fieldExpireIDs && len(packed) > 0 {
 			id, size := protowire.ConsumeVarint(packed)
 			if size < 0 {

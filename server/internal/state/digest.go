@@ -31,6 +31,7 @@ func (m *Machine) Digest() [32]byte {
 		return true
 	})
 	d.numbers(endOfKeys, int64(len(m.leases)), int64(len(m.members)))
+	// Not the index that granted a lease: it tells how commands were packed, which is not part of the state.
 	for _, l := range m.Leases() {
 		d.numbers(l.ID, l.TTL, int64(l.Keys))
 	}

@@ -15,8 +15,9 @@ const (
 	chunkShare  = 16
 )
 
-// Event is one change: the version that it made, and the version that it replaced. Prev is nil when the key did not
-// exist before, or when that version is no longer known.
+// Event is one change: the version that it made, and the live version that the key had at the end of the revision
+// before, as etcd tells it: a transaction that puts and then deletes a key makes two events with the same Prev. Prev is
+// nil when the key did not exist then, when this write created it, or when that version is no longer known.
 type Event struct{ Version, Prev *Version }
 
 // History is an immutable stretch of the newest events, in revision order. It is a value: copying it is cheap, reading
@@ -93,12 +94,15 @@ func search(events []Event, rev Revision) int {
 }
 
 // find returns the version written at rev, nil when it is not in memory.
-func (h History) find(rev Revision) *Version {
+func (h History) find(rev Revision) *Version { return h.event(rev).Version }
+
+// event returns the event of rev, the zero Event when it is not in memory.
+func (h History) event(rev Revision) Event {
 	events := h.chunk(h.chunkOf(rev))
 	if i := search(events, rev); i < len(events) && events[i].Version.Revision() == rev {
-		return events[i].Version
+		return events[i]
 	}
-	return nil
+	return Event{}
 }
 
 // window is the machine's end of the history: it appends events, and drops the oldest chunks once they are archived and

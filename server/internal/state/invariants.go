@@ -163,8 +163,8 @@ func (m *Machine) checkWindow() error {
 			if rev.Compare(last) <= 0 || !dense || rev.Main > m.revision {
 				return broken("events ascend without gaps", "%v after %v", rev, last)
 			}
-			if p := e.Prev; p != nil && (p.Key != e.Version.Key || p.Deleted || p.Revision().Compare(rev) >= 0) {
-				return broken("an event's Prev is an earlier version of its key", "%v: %v", rev, p.Revision())
+			if p := e.Prev; p != nil && (p.Key != e.Version.Key || p.Deleted || p.Mod >= rev.Main) {
+				return broken("an event's Prev is a version of its key of an earlier revision", "%v: %v", rev, p.Revision())
 			}
 			last = rev
 		}

@@ -14,6 +14,7 @@ const MaxLeaseTTL = 9_000_000_000
 // grant is a lease: state knows that it exists, its TTL and its keys. When it ends is the leader's clock's business.
 type grant struct {
 	id, ttl int64
+	index   uint64            // of the entry that granted it
 	keys    btree.Set[string] // live keys whose newest version has Lease == id; sorted, since they are deleted in order
 }
 
@@ -21,6 +22,7 @@ type grant struct {
 type LeaseInfo struct {
 	ID, TTL int64
 	Keys    int
+	Index   uint64 // of the entry that granted it
 }
 
 // LeaseEvent tells that a lease was granted, with its TTL in seconds, or that it ended.
@@ -64,7 +66,9 @@ func (m *Machine) TakeLeaseEvents() []LeaseEvent {
 	return events
 }
 
-func (g *grant) info() LeaseInfo { return LeaseInfo{ID: g.id, TTL: g.ttl, Keys: g.keys.Len()} }
+func (g *grant) info() LeaseInfo {
+	return LeaseInfo{ID: g.id, TTL: g.ttl, Keys: g.keys.Len(), Index: g.index}
+}
 
 // grantLease grants a lease. Whoever proposed it has chosen an id and raised the TTL to the least one allowed; an id of
 // zero means no lease everywhere else, so it can not be granted.
@@ -78,7 +82,7 @@ func (m *Machine) grantLease(id, ttl int64) (*pb.LeaseGrantResponse, error) {
 		return nil, ErrLeaseExists
 	}
 	ttl = max(ttl, 1)
-	m.leases[id] = &grant{id: id, ttl: ttl}
+	m.leases[id] = &grant{id: id, ttl: ttl, index: m.index}
 	m.noteLease(LeaseEvent{ID: id, TTL: ttl})
 	return &pb.LeaseGrantResponse{Header: m.header(), ID: id, TTL: ttl}, nil
 }
@@ -96,7 +100,7 @@ func (m *Machine) revokeLease(id int64) (*pb.LeaseRevokeResponse, error) {
 // sees the keys of one lease go together, and those of another apart.
 func (m *Machine) expireLeases(r *ExpireLeases) *pb.LeaseRevokeResponse {
 	for _, id := range r.ids() {
-		if g := m.leases[id]; g != nil {
+		if g := m.leases[id]; g != nil && (r.Seen == 0 || g.index <= r.Seen) {
 			m.endLease(g)
 			if m.subs > 0 {
 				m.revision, m.subs = m.revision+1, 0

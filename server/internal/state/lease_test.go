@@ -1,6 +1,7 @@
 package state
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -34,7 +35,7 @@ func TestLeaseGrant(t *testing.T) {
 				require.Equal(t, [3]int64{c.id, c.granted, 2}, [3]int64{response.ID, response.TTL, response.Header.Revision})
 				info, ok := f.m.Lease(c.id)
 				require.True(t, ok)
-				require.Equal(t, LeaseInfo{ID: c.id, TTL: c.granted}, info)
+				require.Equal(t, []LeaseInfo{{ID: c.id, TTL: c.granted}}, unindexed([]LeaseInfo{info}))
 			}
 			require.EqualValues(t, 2, f.m.Revision())
 		})
@@ -53,7 +54,7 @@ func TestLeaseRevoke(t *testing.T) {
 	f.putLease("b", 0) // detaches
 	require.Equal(t, []string{"c"}, f.m.LeaseKeys(7))
 	require.Equal(t, []string{"a", "d"}, f.m.LeaseKeys(8))
-	require.Equal(t, []LeaseInfo{{7, 10, 1}, {8, 10, 2}, {9, 10, 0}}, f.m.Leases())
+	require.Equal(t, []LeaseInfo{{ID: 7, TTL: 10, Keys: 1}, {ID: 8, TTL: 10, Keys: 2}, {ID: 9, TTL: 10}}, unindexed(f.m.Leases()))
 
 	r := do[*pb.LeaseRevokeResponse](f, KindLeaseRevoke, &pb.LeaseRevokeRequest{ID: 8})
 	require.EqualValues(t, 8, r.Header.Revision)
@@ -96,12 +97,21 @@ func TestLeaseChanges(t *testing.T) {
 	}
 	f.grant(3)
 	first := f.m.TakeChanges()
-	require.Equal(t, []LeaseInfo{{ID: 1, TTL: 10}, {ID: 3, TTL: 10}}, first.Leases)
+	require.Equal(t, []LeaseInfo{{ID: 1, TTL: 10}, {ID: 3, TTL: 10}}, unindexed(first.Leases))
 	require.Equal(t, []int64{2}, first.RevokedLeases)
 
 	f.grant(2, 4)
 	do[*pb.LeaseRevokeResponse](f, KindLeaseRevoke, &pb.LeaseRevokeRequest{ID: 1})
 	first.Merge(f.m.TakeChanges())
-	require.Equal(t, []LeaseInfo{{ID: 2, TTL: 10}, {ID: 3, TTL: 10}, {ID: 4, TTL: 10}}, first.Leases)
+	require.Equal(t, []LeaseInfo{{ID: 2, TTL: 10}, {ID: 3, TTL: 10}, {ID: 4, TTL: 10}}, unindexed(first.Leases))
 	require.Equal(t, []int64{1}, first.RevokedLeases)
+}
+
+// unindexed leaves out which entries granted the leases.
+func unindexed(infos []LeaseInfo) []LeaseInfo {
+	out := slices.Clone(infos)
+	for i := range out {
+		out[i].Index = 0
+	}
+	return out
 }

@@ -63,7 +63,7 @@ func (l *Loader) Lease(info LeaseInfo) error {
 	if info.ID == 0 || info.TTL <= 0 || info.TTL > MaxLeaseTTL || l.m.leases[info.ID] != nil {
 		return fmt.Errorf("load lease %x with TTL %d: %w", info.ID, info.TTL, errLoad)
 	}
-	l.m.leases[info.ID] = &grant{id: info.ID, ttl: info.TTL}
+	l.m.leases[info.ID] = &grant{id: info.ID, ttl: info.TTL, index: info.Index}
 	return nil
 }
 

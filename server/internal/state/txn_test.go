@@ -146,6 +146,41 @@ func TestTxnNested(t *testing.T) {
 	require.False(t, third.Responses[1].GetResponseTxn().Succeeded, "deep was not there before")
 }
 
+// A key can be put and deleted in one transaction, by nested ones side by side. As in etcd, the events tell what the key
+// had before the transaction, and the delete itself answers with what it deleted.
+func TestTxnPutsAndDeletesAKey(t *testing.T) {
+	nested := func(op *pb.RequestOp) *pb.RequestOp { return opTxn(&pb.TxnRequest{Success: ops(op)}) }
+	for name, c := range map[string]struct{ first, events, answer string }{
+		"there before": {"a=1", "a=1@2.0 a=2@3.0/1 -a@3.1/1", "a=2(2.3.2)"},
+		"new":          {"b=1", "b=1@2.0 a=2@3.0 -a@3.1", "a=2(3.3.1)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.put(c.first)
+			remove := &pb.DeleteRangeRequest{Key: []byte("a"), PrevKv: true}
+			r := do[*pb.TxnResponse](f, KindTxn, &pb.TxnRequest{Success: ops(
+				nested(opPut("a", "2")),
+				nested(&pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: remove}}),
+			)})
+			require.Equal(t, c.events, f.events(0))
+			require.Equal(t, c.answer, show(r.Responses[1].GetResponseTxn().Responses[0].GetResponseDeleteRange().PrevKvs))
+			require.NoError(t, f.m.Check())
+		})
+	}
+}
+
+// Once created anew in a transaction that deleted it, a key has nothing before it; but when it is deleted again, that
+// event tells what there was before the transaction.
+func TestTxnDeletesPutsAndDeletesAKey(t *testing.T) {
+	f := newFixture(t)
+	f.put("a=1")
+	do[*pb.TxnResponse](f, KindTxn, &pb.TxnRequest{Success: ops(
+		opDelete("a", ""), opPut("a", "2"), opPut("a", "3"), opDelete("a", ""), opDelete("a", ""), opPut("a", "4"),
+	)})
+	require.Equal(t, "a=1@2.0 -a@3.0/1 a=2@3.1 a=3@3.2 -a@3.3/1 a=4@3.4", f.events(0))
+	require.NoError(t, f.m.Check())
+}
+
 // Any error on the branch taken fails the whole transaction and applies nothing; the other branch is not looked at. The
 // checks are made on the state before the transaction.
 func TestTxnCheck(t *testing.T) {
@@ -204,7 +239,7 @@ func TestTxnSameKeyTwice(t *testing.T) {
 	do[*pb.TxnResponse](f, KindTxn, &pb.TxnRequest{Success: ops(opPut("a", "2"), opPut("a", "3"), opDelete("a", ""), opPut("a", "4"))})
 	require.Equal(t, "a=4(3.3.1)", f.all(0))
 	require.Equal(t, "a=1(2.2.1)", f.all(2))
-	require.Equal(t, "a=2@3.0/1 a=3@3.1/2 -a@3.2/3 a=4@3.3", f.events(3))
+	require.Equal(t, "a=2@3.0/1 a=3@3.1/1 -a@3.2/1 a=4@3.3", f.events(3))
 	f.compact(3)
 	for f.m.Sweep(1) {
 	}

@@ -41,6 +41,15 @@ func (v *View) Get(key string) *Version {
 	return version
 }
 
+// AtMost reports whether a range has no more than n keys now. It visits n+1 keys at most.
+func (v *View) AtMost(n int, key, rangeEnd []byte) bool {
+	v.reader.ascend(boundsOf(key, rangeEnd), func(*Version) bool {
+		n--
+		return n >= 0
+	})
+	return n >= 0
+}
+
 // Range answers a range request at the view's revision, or at the older one that it names: ErrCompacted below the
 // compact revision, ErrFutureRevision above the current one, ErrArchive when the archive fails. The response shares
 // values with the store and must not be written to; its header has only the view's revision.

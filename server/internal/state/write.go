@@ -138,8 +138,24 @@ func (m *Machine) write(v, prev *Version) {
 		m.size.Live += liveBytes(v)
 	}
 	m.moveLease(v, event.Prev)
+	if event.Prev != nil && event.Prev.Mod == v.Mod {
+		event.Prev = m.before(v)
+	}
 	m.window.append(event)
 	m.pending.versions = append(m.pending.versions, v)
+}
+
+// before returns what the key of v had before the revision of v, in which v is not its first write. A write that creates
+// the key has nothing before it, even if the same revision deleted the key.
+func (m *Machine) before(v *Version) *Version {
+	if !v.Deleted && v.Create == v.Mod {
+		return nil
+	}
+	first := len(v.older) - 1
+	for first > 0 && v.older[first-1].main == v.Mod {
+		first--
+	}
+	return m.window.snapshot(v.Mod).event(v.older[first].revision()).Prev
 }
 
 // liveBytes is what a live version counts for in Size.Live.

@@ -67,7 +67,7 @@ func (w *watching) create(n int) error {
 }
 
 // run creates watchers and steps until the key "end" was written.
-func (w *watching) run(ctx context.Context, first int, started chan<- struct{}) error {
+func (w *watching) run(ctx context.Context, first int, in *world, started chan<- struct{}, written <-chan struct{}) error {
 	defer w.stream.Close()
 	for n := range 12 {
 		if err := w.create(first + n); err != nil {
@@ -81,8 +81,22 @@ func (w *watching) run(ctx context.Context, first int, started chan<- struct{}) 
 	if _, _, err := w.stream.Create(Request{ID: last, Range: Range{Start: "end"}, Start: 1}); err != nil {
 		return err
 	}
-	return consume(ctx, w.stream, &w.sink, func() bool {
+	err := consume(ctx, w.stream, &w.sink, func() bool {
 		return slices.ContainsFunc(w.sink.responses, func(r response) bool { return r.id == last })
+	})
+	if err != nil {
+		return err
+	}
+	// One watcher has seen the end, but others may lag.
+	<-written
+	return consume(ctx, w.stream, &w.sink, func() bool {
+		got := w.got()
+		for id := range w.from {
+			if len(got[id]) < len(w.want(id, in)) {
+				return false
+			}
+		}
+		return true
 	})
 }
 
@@ -94,10 +108,10 @@ func TestConcurrentStreams(t *testing.T) {
 	const writes, streams = 1500, 8
 	all := make([]*watching, streams)
 	failed := make(chan error, streams)
-	started := make(chan struct{}, streams)
+	started, written := make(chan struct{}, streams), make(chan struct{})
 	for i := range all {
 		all[i] = &watching{stream: w.hub.NewStream(), from: map[int64]int64{}, ranges: map[int64]Range{}}
-		go func() { failed <- all[i].run(t.Context(), i, started) }()
+		go func() { failed <- all[i].run(t.Context(), i, w, started, written) }()
 	}
 	for range streams {
 		<-started
@@ -112,6 +126,7 @@ func TestConcurrentStreams(t *testing.T) {
 		}
 	}
 	w.apply(txn(put("end", ""), put("k/4", "the last")))
+	close(written)
 	for range streams {
 		require.NoError(t, <-failed)
 	}
@@ -122,24 +137,35 @@ func TestConcurrentStreams(t *testing.T) {
 
 // check compares what each watcher was sent with the account.
 func (w *watching) check(t *testing.T, in *world) {
+	got := w.got()
+	for id, start := range w.from {
+		want := w.want(id, in)
+		require.True(t, slices.Equal(want, got[id]), "watcher %d from %d: %d events, want %d", id, start, len(got[id]), len(want))
+	}
+}
+
+// got is what was sent, by watcher.
+func (w *watching) got() map[int64][]string {
 	got := map[int64][]string{}
 	for _, r := range w.sink.responses {
 		for _, e := range r.events {
 			got[r.id] = append(got[r.id], fmt.Sprintf("%d %s %v", e.Kv.ModRevision, e.Kv.Key, e.Type))
 		}
 	}
-	for id, start := range w.from {
-		m := &model{world: in}
-		var want []string
-		for _, c := range m.wanted(&shadow{request: Request{Range: w.ranges[id]}, from: start}, in.revision()) {
-			typ := "PUT"
-			if c.del {
-				typ = "DELETE"
-			}
-			want = append(want, fmt.Sprintf("%d %s %s", c.rev, c.kv.Key, typ))
+	return got
+}
+
+// want is what the account says that a watcher is sent.
+func (w *watching) want(id int64, in *world) (want []string) {
+	m := &model{world: in}
+	for _, c := range m.wanted(&shadow{request: Request{Range: w.ranges[id]}, from: w.from[id]}, in.revision()) {
+		typ := "PUT"
+		if c.del {
+			typ = "DELETE"
 		}
-		require.True(t, slices.Equal(want, got[id]), "watcher %d from %d: %d events, want %d", id, start, len(got[id]), len(want))
+		want = append(want, fmt.Sprintf("%d %s %s", c.rev, c.kv.Key, typ))
 	}
+	return want
 }
 
 // A stream is woken by an event of interest and by nothing else.

@@ -1,0 +1,305 @@
+package front
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+)
+
+// ErrStopped answers Serve after Stop.
+var ErrStopped = errors.New("front is stopped")
+
+// Direct is a unary method that does not block. It runs on a connection's reader. body is the request's message and is
+// only borrowed. It answers by [Call.Reply], now or later; or returns false, with nothing done, for the call to be
+// served on a goroutine of its own by the registered method.
+//
+// No deadline is kept for it: a client gives up a call by itself, which Call.Gone tells.
+type Direct func(c *Call, body []byte, b *Batch) bool
+
+// Config configures a Server. Codec is required.
+type Config struct {
+	// MaxRequestBytes bounds one message of a client; a larger one is answered with ResourceExhausted. 4 MiB if zero.
+	MaxRequestBytes int
+	// MinPingInterval is the least time between a client's pings; one that pings more often is sent away. 0 allows all.
+	MinPingInterval time.Duration
+	Codec           encoding.CodecV2
+	Intercept       grpc.UnaryServerInterceptor // around unary methods, not around Direct ones; nil for none
+	// Turn is called when the Direct methods of all requests that were read together have run.
+	Turn   func()
+	Logger *slog.Logger // nil: discarded
+}
+
+const defaultMaxRequestBytes = 4 << 20
+
+// Server serves gRPC. Services are registered before Serve is called.
+type Server struct {
+	cfg      Config
+	methods  map[string]*method // immutable once served, as the next one
+	services map[string]bool
+	ctx      context.Context // ends at Stop; the server's own lifetime
+	cancel   context.CancelFunc
+	wg       sync.WaitGroup // connections, handlers, writers
+
+	mu        sync.Mutex // protects the rest
+	conns     map[*conn]struct{}
+	listeners map[net.Listener]struct{}
+	leaving   bool
+	stopped   bool
+	empty     chan struct{} // closed when leaving and the last connection is gone
+}
+
+// method is one registered method.
+type method struct {
+	impl   any
+	unary  grpc.MethodHandler // nil if stream is set
+	stream grpc.StreamHandler
+	direct Direct // may be nil
+}
+
+var _ grpc.ServiceRegistrar = (*Server)(nil)
+
+// New makes a server without services.
+func New(cfg Config) *Server {
+	if cfg.MaxRequestBytes == 0 {
+		cfg.MaxRequestBytes = defaultMaxRequestBytes
+	}
+	if cfg.Turn == nil {
+		cfg.Turn = func() {}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{
+		cfg: cfg, methods: make(map[string]*method), services: make(map[string]bool), conns: make(map[*conn]struct{}),
+		listeners: make(map[net.Listener]struct{}), empty: make(chan struct{}),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s
+}
+
+// RegisterService implements grpc.ServiceRegistrar: generated code calls it.
+func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	s.services[desc.ServiceName] = true
+	for _, m := range desc.Methods {
+		s.methods["/"+desc.ServiceName+"/"+m.MethodName] = &method{impl: impl, unary: m.Handler}
+	}
+	for _, m := range desc.Streams {
+		s.methods["/"+desc.ServiceName+"/"+m.StreamName] = &method{impl: impl, stream: m.Handler}
+	}
+}
+
+// Direct has a registered unary method served by d. It panics if there is none of that name.
+func (s *Server) Direct(fullName string, d Direct) {
+	m := s.methods[fullName]
+	if m == nil || m.unary == nil {
+		panic(fmt.Sprintf("front: no unary method %q is registered", fullName))
+	}
+	m.direct = d
+}
+
+const (
+	acceptRetryMin = 5 * time.Millisecond
+	acceptRetryMax = time.Second
+)
+
+// Serve accepts connections from l until Stop or Leave, and returns ErrStopped then. It closes l.
+func (s *Server) Serve(l net.Listener) error {
+	s.mu.Lock()
+	if s.leaving || s.stopped {
+		s.mu.Unlock()
+		return errors.Join(ErrStopped, l.Close())
+	}
+	s.listeners[l] = struct{}{}
+	s.mu.Unlock()
+	var delay time.Duration
+	for {
+		nc, err := l.Accept()
+		if err == nil {
+			delay = 0
+			s.start(nc)
+			continue
+		}
+		s.mu.Lock()
+		over := s.leaving || s.stopped
+		s.mu.Unlock()
+		if over {
+			return ErrStopped
+		}
+		var temporary interface{ Temporary() bool } // out of descriptors, for one: the only sign that accept gives
+		if !errors.As(err, &temporary) || !temporary.Temporary() {
+			return err
+		}
+		delay = min(max(acceptRetryMin, 2*delay), acceptRetryMax)
+		s.cfg.Logger.Warn("can not accept a connection", "err", err, "again in", delay)
+		select {
+		case <-time.After(delay):
+		case <-s.ctx.Done():
+		}
+	}
+}
+
+func (s *Server) start(nc net.Conn) {
+	c := newConn(s, nc)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.leaving || s.stopped {
+		_ = nc.Close()
+		c.cancel(ErrStopped)
+		return
+	}
+	s.conns[c] = struct{}{}
+	s.wg.Go(func() {
+		c.serve()
+		s.remove(c)
+	})
+}
+
+func (s *Server) remove(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	s.checkEmpty()
+}
+
+// checkEmpty is called with mu held.
+func (s *Server) checkEmpty() {
+	if !s.leaving || len(s.conns) > 0 {
+		return
+	}
+	select {
+	case <-s.empty:
+	default:
+		close(s.empty)
+	}
+}
+
+// Leave accepts nothing more, asks the clients to go elsewhere, and waits until their calls are answered and their
+// connections are over, or until ctx ends.
+func (s *Server) Leave(ctx context.Context) {
+	s.mu.Lock()
+	s.leaving = true
+	s.closeListeners()
+	for c := range s.conns {
+		s.wg.Go(c.leave)
+	}
+	s.checkEmpty()
+	s.mu.Unlock()
+	select {
+	case <-s.empty:
+	case <-ctx.Done():
+	}
+}
+
+// Stop ends all connections and calls, and returns when nothing of the server runs any more.
+func (s *Server) Stop() {
+	s.mu.Lock()
+	s.stopped = true
+	s.closeListeners()
+	conns := make([]*conn, 0, len(s.conns))
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.close()
+	}
+	s.cancel()
+	s.wg.Wait()
+}
+
+// closeListeners is called with mu held.
+func (s *Server) closeListeners() {
+	for l := range s.listeners {
+		_ = l.Close() // Serve returns its own error
+	}
+	clear(s.listeners)
+}
+
+// Call is a call that a Direct method has taken. It is answered once.
+type Call stream
+
+// Gone reports whether nobody waits for the answer any more.
+func (c *Call) Gone() bool { return c.gone.Load() }
+
+// Go runs f, which replies, on a goroutine of its own, for what turned out to take long. Stop waits for it. It does nothing
+// when the connection is over.
+func (c *Call) Go(f func(b *Batch)) {
+	c.c.mu.Lock()
+	defer c.c.mu.Unlock()
+	if c.c.closed { // else the reader is still among those that Stop waits for
+		return
+	}
+	c.c.s.wg.Go(func() {
+		var b Batch
+		f(&b)
+		b.Flush()
+	})
+}
+
+// Header returns a metadata value, "" if it is absent. key is in lower case.
+func (c *Call) Header(key string) string { return c.head.get(key) }
+
+// Reply answers with m, or with err's status. It writes nothing itself: b.Flush does. It may be called on any
+// goroutine, and does nothing when the call is gone.
+func (c *Call) Reply(m proto.Message, err error, b *Batch) {
+	st, cn := (*stream)(c), c.c
+	cn.mu.Lock()
+	defer cn.mu.Unlock()
+	cn.settle(st)
+	if st.gone.Load() || cn.closed || st.out.status != nil {
+		return
+	}
+	b.add(cn)
+	if err == nil {
+		err = st.answer(m)
+	}
+	if err != nil {
+		s, ok := status.FromError(err)
+		if !ok {
+			s = status.FromContextError(err)
+		}
+		st.end(s, nil)
+	}
+}
+
+var statusOK = status.New(codes.OK, "")
+
+// answer writes m and the status of success. mu is held.
+func (st *stream) answer(m proto.Message) error {
+	c := st.c
+	size := prefixBytes + proto.Size(m)
+	if !st.fits(size) {
+		if c.unsent+size > unsentMaxBytes {
+			return status.Error(codes.ResourceExhausted, "too many answers wait for the client to read them")
+		}
+		b, err := appendMessage(make([]byte, 0, size), m)
+		if err != nil {
+			return status.Errorf(codes.Internal, "grpc: error while marshaling: %v", err)
+		}
+		st.put(b)
+		st.end(statusOK, nil)
+		return nil
+	}
+	c.reserve(size + answerOverheadBytes)
+	st.writeHead(nil)
+	at := len(c.out)
+	c.out = appendFrameHeader(c.out, size, frameData, 0, st.id)
+	var err error
+	if c.out, err = appendMessage(c.out, m); err != nil {
+		c.out = c.out[:at]
+		return status.Errorf(codes.Internal, "grpc: error while marshaling: %v", err)
+	}
+	st.account(size)
+	st.end(statusOK, nil)
+	return nil
+}
