@@ -75,6 +75,16 @@ type Config struct {
 	// 10 minutes; anything below 100ms counts as 100ms.
 	WatchProgressInterval time.Duration
 
+	// ClientTLS and PeerTLS secure the connections of clients and of members;
+	// they are used by the URLs that begin with https.
+	ClientTLS, PeerTLS TLS
+	// Auth, Limits, Web, Membership and Checks are explained at their types.
+	Auth       Auth
+	Limits     Limits
+	Web        Web
+	Membership Membership
+	Checks     Checks
+
 	// Logger takes the member's log. Default: nothing is logged.
 	Logger *slog.Logger
 
