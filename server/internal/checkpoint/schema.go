@@ -23,7 +23,7 @@ var (
 
 	etcdBuckets = [][]byte{
 		keyBucket, metaBucket, leaseBucket, clusterBucket, membersBucket,
-		[]byte("alarm"), []byte("members_removed"), []byte("auth"), []byte("authUsers"), []byte("authRoles"),
+		[]byte("alarm"), []byte("members_removed"), authBucket, usersBucket, rolesBucket,
 	}
 )
 

@@ -18,6 +18,7 @@ type Changes struct {
 	Leases        []LeaseInfo
 	RevokedLeases []int64
 	Members       []Member
+	Auth          AuthChanges
 	// SweptTo is the compact revision whose physical removal was finished; 0 when none was.
 	SweptTo int64
 }
@@ -65,6 +66,7 @@ func (c *Changes) Merge(later Changes) {
 	})
 	c.Members = append(c.Members, later.Members...)
 	slices.SortFunc(c.Members, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
+	c.Auth.merge(later.Auth)
 }
 
 // TakeChanges returns what changed since the last call; it is empty when nothing was applied or swept since. Changes
@@ -76,7 +78,7 @@ func (m *Machine) TakeChanges() Changes {
 	}
 	c := Changes{
 		Index: m.index, Term: m.term, Revision: m.revision, Compact: m.compact,
-		Versions: p.versions, Removed: p.removed, SweptTo: p.sweptTo,
+		Versions: p.versions, Removed: p.removed, SweptTo: p.sweptTo, Auth: m.auth.take(),
 	}
 	slices.Sort(p.leases)
 	for _, id := range slices.Compact(p.leases) {
@@ -101,6 +103,7 @@ func (m *Machine) Dump() Changes {
 	c := Changes{
 		Index: m.index, Term: m.term, Revision: m.revision, Compact: m.compact,
 		Leases: m.Leases(), Members: m.Members(), SweptTo: max(m.compact, 0),
+		Auth: m.auth.dump(),
 	}
 	r := m.reader()
 	merge(m.live, m.dead, "", func(v *Version) bool {

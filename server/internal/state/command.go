@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -27,6 +28,7 @@ const (
 type Command struct {
 	Kind    Kind
 	Request any
+	Caller
 }
 
 // ExpireLeases revokes the leases whose time is up by the leader's clock. Unknown ids are ignored: they were revoked
@@ -47,23 +49,24 @@ type Member struct {
 	Learner    bool
 }
 
-// AppendTo appends the encoding of c to b: a byte with the kind, then the request as protobuf. It fails with ErrCommand
+// AppendTo appends the encoding of c to b: its Caller, if it has one, a byte with the kind, then the request as protobuf. It fails with ErrCommand
 // when the request is not of the kind's type.
 func (c Command) AppendTo(b []byte) ([]byte, error) {
+	out := c.Caller.appendTo(b)
 	switch r := c.Request.(type) {
 	case *ExpireLeases:
 		if c.Kind == KindExpireLeases && r != nil {
-			return r.appendTo(append(b, byte(c.Kind))), nil
+			return r.appendTo(append(out, byte(c.Kind))), nil
 		}
 	case *Member:
 		if c.Kind == KindMember && r != nil {
-			return r.appendTo(append(b, byte(c.Kind))), nil
+			return r.appendTo(append(out, byte(c.Kind))), nil
 		}
 	case proto.Message:
 		if want := newRequest(c.Kind); want == nil || want.ProtoReflect().Type() != r.ProtoReflect().Type() {
 			break
 		}
-		out, err := proto.MarshalOptions{}.MarshalAppend(append(b, byte(c.Kind)), r)
+		out, err := proto.MarshalOptions{}.MarshalAppend(append(out, byte(c.Kind)), r)
 		if err != nil {
 			return b, fmt.Errorf("encode command of kind %d: %w", c.Kind, err)
 		}
@@ -78,9 +81,12 @@ func DecodeCommand(b []byte) (Command, error) {
 	if len(b) == 0 {
 		return Command{}, fmt.Errorf("decode empty command: %w", ErrCommand)
 	}
+	caller, b, err := cutCaller(b)
+	if err != nil || len(b) == 0 {
+		return Command{}, fmt.Errorf("decode command of %q: %w", caller.User, cmp.Or(err, ErrCommand))
+	}
 	kind, body := Kind(b[0]), b[1:]
 	var request any
-	var err error
 	switch kind {
 	case KindExpireLeases:
 		r := new(ExpireLeases)
@@ -98,7 +104,7 @@ func DecodeCommand(b []byte) (Command, error) {
 	if err != nil {
 		return Command{}, fmt.Errorf("decode command of kind %d: %w: %w", kind, ErrCommand, err)
 	}
-	return Command{Kind: kind, Request: request}, nil
+	return Command{Kind: kind, Request: request, Caller: caller}, nil
 }
 
 // newRequest returns an empty request of the kinds that carry one of etcd's messages, nil for all others.
@@ -117,7 +123,7 @@ func newRequest(k Kind) proto.Message {
 	case KindLeaseRevoke:
 		return new(pb.LeaseRevokeRequest)
 	default:
-		return nil
+		return newAuthRequest(k)
 	}
 }
 

@@ -42,6 +42,7 @@ func (m *Machine) Digest() [32]byte {
 		d.texts(member.PeerURLs)
 		d.texts(member.ClientURLs)
 	}
+	m.auth.state.digest(&d)
 	d.flush()
 	return [32]byte(d.h.Sum(nil))
 }

@@ -77,6 +77,7 @@ type Machine struct {
 	window  window
 	leases  map[int64]*grant // never ranged over where the order could show
 	members []Member         // ascending by ID
+	auth    authority
 
 	clusterID uint64
 	archive   Archive
@@ -110,6 +111,7 @@ func New(c Config) *Machine {
 		revision:  firstRevision,
 		compact:   neverCompacted,
 		sweep:     sweep{done: neverCompacted},
+		auth:      authority{state: newAuth()},
 	}
 	for _, member := range c.Members {
 		m.setMember(member)
@@ -138,6 +140,9 @@ func (m *Machine) Apply(index, term uint64, batch []Command) []Result {
 
 // apply carries out one command. Each case keeps a nil message of a concrete type out of the interface.
 func (m *Machine) apply(c *Command) (proto.Message, error) {
+	if err := m.permit(c); err != nil {
+		return nil, err
+	}
 	switch r := c.Request.(type) {
 	case *pb.PutRequest:
 		return result(m.put(r))
@@ -156,6 +161,9 @@ func (m *Machine) apply(c *Command) (proto.Message, error) {
 	case *Member:
 		return result(m.updateMember(r))
 	default:
+		if response, ok, err := m.applyAuth(c); ok {
+			return response, err
+		}
 		return nil, fmt.Errorf("apply %T: %w", c.Request, ErrCommand)
 	}
 }
