@@ -203,6 +203,9 @@ func load(tx *bolt.Tx, c state.Config, p position) (*state.Machine, error) {
 		})
 	}
 	if err == nil {
+		err = loadNotices(tx, l)
+	}
+	if err == nil {
 		var v state.Version // the loader copies it
 		err = tx.Bucket(keyBucket).ForEach(func(k, row []byte) error {
 			if err := decodeVersion(&v, k, row); err != nil {

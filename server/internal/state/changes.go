@@ -18,6 +18,7 @@ type Changes struct {
 	Leases        []LeaseInfo
 	RevokedLeases []int64
 	Members       []Member
+	Notices       *Notices // all of them; nil when they did not change
 	// SweptTo is the compact revision whose physical removal was finished; 0 when none was.
 	SweptTo int64
 }
@@ -29,6 +30,7 @@ type pending struct {
 	removed     []Revision
 	leases      []int64  // granted or ended, in order, repeated
 	members     []uint64 // updated, in order, repeated
+	notices     bool     // changed
 	sweptTo     int64
 	leaseEvents []LeaseEvent
 }
@@ -45,6 +47,9 @@ func (c *Changes) Merge(later Changes) {
 	c.Versions = append(c.Versions, later.Versions...)
 	c.Removed = append(c.Removed, later.Removed...)
 	c.SweptTo = max(c.SweptTo, later.SweptTo)
+	if later.Notices != nil {
+		c.Notices = later.Notices
+	}
 
 	again := make(map[int64]bool, len(later.Leases)+len(later.RevokedLeases))
 	for _, l := range later.Leases {
@@ -78,6 +83,9 @@ func (m *Machine) TakeChanges() Changes {
 		Index: m.index, Term: m.term, Revision: m.revision, Compact: m.compact,
 		Versions: p.versions, Removed: p.removed, SweptTo: p.sweptTo,
 	}
+	if p.notices {
+		c.Notices = new(m.notices.Notices)
+	}
 	slices.Sort(p.leases)
 	for _, id := range slices.Compact(p.leases) {
 		if info, ok := m.Lease(id); ok {
@@ -101,6 +109,9 @@ func (m *Machine) Dump() Changes {
 	c := Changes{
 		Index: m.index, Term: m.term, Revision: m.revision, Compact: m.compact,
 		Leases: m.Leases(), Members: m.Members(), SweptTo: max(m.compact, 0),
+	}
+	if len(m.notices.Alarms) > 0 || m.notices.Downgrade != "" {
+		c.Notices = new(m.notices.Notices)
 	}
 	r := m.reader()
 	merge(m.live, m.dead, "", func(v *Version) bool {

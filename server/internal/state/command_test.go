@@ -21,6 +21,10 @@ func oneOfEach() []Command {
 		{KindExpireLeases, &ExpireLeases{}},
 		{KindMember, &Member{ID: 1 << 63, Name: "n", PeerURLs: []string{"p", ""}, ClientURLs: []string{"c", "d"}, Learner: true}},
 		{KindMember, &Member{}},
+		{KindAlarm, &pb.AlarmRequest{Action: 1, MemberID: 1 << 63, Alarm: 2}},
+		{KindRaise, &pb.AlarmRequest{Action: 2, MemberID: 3, Alarm: 1}},
+		{KindFingerprint, &pb.HashKVRequest{Revision: FingerprintVersion}},
+		{KindDowngrade, &pb.DowngradeRequest{Action: 1, Version: "3.6.0"}},
 	}
 }
 
@@ -56,6 +60,10 @@ func TestCommandBytes(t *testing.T) {
 		"\x08\b\x05\x12\x01n\x1a\x01p\x22\x01c\x28\x01": {KindMember, &Member{ID: 5, Name: "n", PeerURLs: []string{"p"}, ClientURLs: []string{"c"}, Learner: true}},
 		"\x02\n\x01k":                 {KindDeleteRange, &pb.DeleteRangeRequest{Key: []byte("k")}},
 		"\x05\b\x03\x10\x01":          {KindLeaseGrant, &pb.LeaseGrantRequest{ID: 1, TTL: 3}},
+		"\x18\b\x01\x10\x05\x18\x01":  {KindAlarm, &pb.AlarmRequest{Action: 1, MemberID: 5, Alarm: 1}},
+		"\x19\b\x02\x10\x05\x18\x02":  {KindRaise, &pb.AlarmRequest{Action: 2, MemberID: 5, Alarm: 2}},
+		"\x1a\b\x01":                  {KindFingerprint, &pb.HashKVRequest{Revision: 1}},
+		"\x1b\b\x01\x12\x053.6.0":     {KindDowngrade, &pb.DowngradeRequest{Action: 1, Version: "3.6.0"}},
 		"\x06\b\x01":                  {KindLeaseRevoke, &pb.LeaseRevokeRequest{ID: 1}},
 		"\x03\x12\x05\x12\x03\n\x01k": {KindTxn, &pb.TxnRequest{Success: ops(opPut("k", ""))}},
 	} {

@@ -80,6 +80,8 @@ type Machine struct {
 
 	clusterID uint64
 	archive   Archive
+	notices   notices
+	prints    prints
 
 	revision    int64 // of the last command that wrote something
 	subs        int64 // writes of the command being applied; 0 between commands
@@ -138,6 +140,11 @@ func (m *Machine) Apply(index, term uint64, batch []Command) []Result {
 
 // apply carries out one command. Each case keeps a nil message of a concrete type out of the interface.
 func (m *Machine) apply(c *Command) (proto.Message, error) {
+	if m.notices.noSpace || m.notices.corrupt {
+		if err := m.notices.barred(c); err != nil {
+			return nil, err
+		}
+	}
 	switch r := c.Request.(type) {
 	case *pb.PutRequest:
 		return result(m.put(r))
@@ -155,6 +162,13 @@ func (m *Machine) apply(c *Command) (proto.Message, error) {
 		return m.expireLeases(r), nil
 	case *Member:
 		return result(m.updateMember(r))
+	case *pb.AlarmRequest:
+		return m.alarm(r, c.Kind == KindRaise), nil
+	case *pb.HashKVRequest:
+		m.takeFingerprint(r.GetRevision())
+		return &pb.HashKVResponse{Header: m.header(), HashRevision: int64(m.index)}, nil
+	case *pb.DowngradeRequest:
+		return result(m.downgrade(r))
 	default:
 		return nil, fmt.Errorf("apply %T: %w", c.Request, ErrCommand)
 	}

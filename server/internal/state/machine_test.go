@@ -40,6 +40,7 @@ func TestApplyNilRequests(t *testing.T) {
 		KindPut: (*pb.PutRequest)(nil), KindDeleteRange: (*pb.DeleteRangeRequest)(nil), KindTxn: (*pb.TxnRequest)(nil),
 		KindCompact: (*pb.CompactionRequest)(nil), KindLeaseGrant: (*pb.LeaseGrantRequest)(nil),
 		KindLeaseRevoke: (*pb.LeaseRevokeRequest)(nil), KindExpireLeases: (*ExpireLeases)(nil), KindMember: (*Member)(nil),
+		KindAlarm: (*pb.AlarmRequest)(nil), KindFingerprint: (*pb.HashKVRequest)(nil), KindDowngrade: (*pb.DowngradeRequest)(nil),
 	} {
 		f.try(kind, request)
 	}

@@ -120,6 +120,7 @@ func (m *Machine) stamp(v *Version) {
 // loading of a checkpoint come through here.
 func (m *Machine) write(v, prev *Version) {
 	v.sum, m.scratch = v.checksum(m.scratch)
+	m.prints.replace(v, prev)
 	event := Event{Version: v}
 	if prev != nil {
 		// Only the newest version is appended to, so the space behind older is nobody else's.
