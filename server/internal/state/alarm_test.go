@@ -96,7 +96,7 @@ func TestAlarmBars(t *testing.T) {
 		for name, request := range requests {
 			f := newFixture(t)
 			f.m = New(Config{Members: []Member{{ID: 1}}})
-			f.grant(1, 5)
+			f.grant(1)
 			f.put("a=1", "b=1")
 			f.alarm(c.kind, pb.AlarmRequest_ACTIVATE, c.alarm.Member, c.alarm.Type)
 			before := f.m.Revision()
@@ -171,7 +171,7 @@ func TestDowngrade(t *testing.T) {
 func TestFingerprint(t *testing.T) {
 	build := func(change func(*fixture)) [32]byte {
 		f := newFixture(t)
-		f.grant(1, 5)
+		f.grant(1)
 		f.put("a=1", "b=2", "a=3")
 		f.putLease("l", 1)
 		if change != nil {
@@ -197,7 +197,7 @@ func TestFingerprint(t *testing.T) {
 		"a value":       func(f *fixture) { f.m.live.Scan(func(_ string, v *Version) bool { f.flip(v); return false }) },
 		"a put":         func(f *fixture) { f.put("a=3") },
 		"a delete":      func(f *fixture) { f.delete("b") },
-		"a lease":       func(f *fixture) { f.grant(2, 5) },
+		"a lease":       func(f *fixture) { f.grant(2) },
 		"a revocation":  func(f *fixture) { f.try(KindExpireLeases, &ExpireLeases{IDs: []int64{1}}) },
 		"a compaction":  func(f *fixture) { f.compact(2) },
 		"an alarm":      func(f *fixture) { f.alarm(KindAlarm, pb.AlarmRequest_ACTIVATE, 1, 9) },
