@@ -19,11 +19,12 @@ var (
 	leaseBucket   = []byte("lease")
 	clusterBucket = []byte("cluster")
 	membersBucket = []byte("members")
+	alarmBucket   = []byte("alarm")
 	ownBucket     = []byte("latchkey")
 
 	etcdBuckets = [][]byte{
 		keyBucket, metaBucket, leaseBucket, clusterBucket, membersBucket,
-		[]byte("alarm"), []byte("members_removed"), authBucket, usersBucket, rolesBucket,
+		alarmBucket, []byte("members_removed"), authBucket, usersBucket, rolesBucket,
 	}
 )
 

@@ -19,6 +19,7 @@ type Changes struct {
 	RevokedLeases []int64
 	Members       []Member
 	Auth          AuthChanges
+	Notices       *Notices // all of them; nil when they did not change
 	// SweptTo is the compact revision whose physical removal was finished; 0 when none was.
 	SweptTo int64
 }
@@ -30,6 +31,7 @@ type pending struct {
 	removed     []Revision
 	leases      []int64  // granted or ended, in order, repeated
 	members     []uint64 // updated, in order, repeated
+	notices     bool     // changed
 	sweptTo     int64
 	leaseEvents []LeaseEvent
 }
@@ -46,6 +48,9 @@ func (c *Changes) Merge(later Changes) {
 	c.Versions = append(c.Versions, later.Versions...)
 	c.Removed = append(c.Removed, later.Removed...)
 	c.SweptTo = max(c.SweptTo, later.SweptTo)
+	if later.Notices != nil {
+		c.Notices = later.Notices
+	}
 
 	again := make(map[int64]bool, len(later.Leases)+len(later.RevokedLeases))
 	for _, l := range later.Leases {
@@ -80,6 +85,9 @@ func (m *Machine) TakeChanges() Changes {
 		Index: m.index, Term: m.term, Revision: m.revision, Compact: m.compact,
 		Versions: p.versions, Removed: p.removed, SweptTo: p.sweptTo, Auth: m.auth.take(),
 	}
+	if p.notices {
+		c.Notices = new(m.notices.Notices)
+	}
 	slices.Sort(p.leases)
 	for _, id := range slices.Compact(p.leases) {
 		if info, ok := m.Lease(id); ok {
@@ -104,6 +112,9 @@ func (m *Machine) Dump() Changes {
 		Index: m.index, Term: m.term, Revision: m.revision, Compact: m.compact,
 		Leases: m.Leases(), Members: m.Members(), SweptTo: max(m.compact, 0),
 		Auth: m.auth.dump(),
+	}
+	if len(m.notices.Alarms) > 0 || m.notices.Downgrade != "" {
+		c.Notices = new(m.notices.Notices)
 	}
 	r := m.reader()
 	merge(m.live, m.dead, "", func(v *Version) bool {

@@ -22,6 +22,11 @@ const (
 	KindLeaseRevoke  Kind = 6 // *etcdserverpb.LeaseRevokeRequest
 	KindExpireLeases Kind = 7 // *ExpireLeases
 	KindMember       Kind = 8 // *Member
+
+	KindAlarm       Kind = 24 // *etcdserverpb.AlarmRequest, an operator's
+	KindRaise       Kind = 25 // *etcdserverpb.AlarmRequest, a member's own: see Alarm.Raised
+	KindFingerprint Kind = 26 // *etcdserverpb.HashKVRequest, whose Revision is the FingerprintVersion
+	KindDowngrade   Kind = 27 // *etcdserverpb.DowngradeRequest
 )
 
 // Command is one entry of a batch: a request of the kind. Whoever hands it to Machine.Apply gives the request away.
@@ -122,6 +127,12 @@ func newRequest(k Kind) proto.Message {
 		return new(pb.LeaseGrantRequest)
 	case KindLeaseRevoke:
 		return new(pb.LeaseRevokeRequest)
+	case KindAlarm, KindRaise:
+		return new(pb.AlarmRequest)
+	case KindFingerprint:
+		return new(pb.HashKVRequest)
+	case KindDowngrade:
+		return new(pb.DowngradeRequest)
 	default:
 		return newAuthRequest(k)
 	}

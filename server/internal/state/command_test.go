@@ -35,6 +35,10 @@ func oneOfEach() []Command {
 		{Kind: KindRoleDelete, Request: &pb.AuthRoleDeleteRequest{Role: "r"}},
 		{Kind: KindRoleGrantPermission, Request: &pb.AuthRoleGrantPermissionRequest{Name: "r"}},
 		{Kind: KindRoleRevokePermission, Request: &pb.AuthRoleRevokePermissionRequest{Role: "r", Key: []byte("k")}},
+		{Kind: KindAlarm, Request: &pb.AlarmRequest{Action: 1, MemberID: 1 << 63, Alarm: 2}},
+		{Kind: KindRaise, Request: &pb.AlarmRequest{Action: 2, MemberID: 3, Alarm: 1}},
+		{Kind: KindFingerprint, Request: &pb.HashKVRequest{Revision: FingerprintVersion}},
+		{Kind: KindDowngrade, Request: &pb.DowngradeRequest{Action: 1, Version: "3.6.0"}},
 	}
 }
 
@@ -75,6 +79,10 @@ func TestCommandBytes(t *testing.T) {
 		"\x05\b\x03\x10\x01":                            {Kind: KindLeaseGrant, Request: &pb.LeaseGrantRequest{ID: 1, TTL: 3}},
 		"\x06\b\x01":                                    {Kind: KindLeaseRevoke, Request: &pb.LeaseRevokeRequest{ID: 1}},
 		"\x03\x12\x05\x12\x03\n\x01k":                   {Kind: KindTxn, Request: &pb.TxnRequest{Success: ops(opPut("k", ""))}},
+		"\x18\b\x01\x10\x05\x18\x01":                    {Kind: KindAlarm, Request: &pb.AlarmRequest{Action: 1, MemberID: 5, Alarm: 1}},
+		"\x19\b\x02\x10\x05\x18\x02":                    {Kind: KindRaise, Request: &pb.AlarmRequest{Action: 2, MemberID: 5, Alarm: 2}},
+		"\x1a\b\x01":                                    {Kind: KindFingerprint, Request: &pb.HashKVRequest{Revision: 1}},
+		"\x1b\b\x01\x12\x053.6.0":                       {Kind: KindDowngrade, Request: &pb.DowngradeRequest{Action: 1, Version: "3.6.0"}},
 	} {
 		got, err := DecodeCommand([]byte(want))
 		require.NoError(t, err, "%q", want)

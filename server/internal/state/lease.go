@@ -82,7 +82,9 @@ func (m *Machine) grantLease(id, ttl int64) (*pb.LeaseGrantResponse, error) {
 		return nil, ErrLeaseExists
 	}
 	ttl = max(ttl, 1)
-	m.leases[id] = &grant{id: id, ttl: ttl, index: m.index}
+	g := &grant{id: id, ttl: ttl, index: m.index}
+	m.leases[id] = g
+	m.prints.leases += g.row()
 	m.noteLease(LeaseEvent{ID: id, TTL: ttl})
 	return &pb.LeaseGrantResponse{Header: m.header(), ID: id, TTL: ttl}, nil
 }
@@ -122,6 +124,7 @@ func (e *ExpireLeases) ids() []int64 {
 func (m *Machine) endLease(g *grant) {
 	// The lease goes first: deleting a key then finds no lease to detach from, and g.keys stays as it is.
 	delete(m.leases, g.id)
+	m.prints.leases -= g.row()
 	g.keys.Scan(func(key string) bool {
 		if v, ok := m.live.Get(key); ok {
 			m.delete(v)

@@ -81,6 +81,8 @@ type Machine struct {
 
 	clusterID uint64
 	archive   Archive
+	notices   notices
+	prints    prints
 
 	revision    int64 // of the last command that wrote something
 	subs        int64 // writes of the command being applied; 0 between commands
@@ -91,8 +93,13 @@ type Machine struct {
 	pending pending
 	size    Size
 	view    *View // of the present state, nil when something was applied since the last
-	scratch []byte
-	victims []*Version // working space of range deletes
+	room    room
+}
+
+// room is working space that is used again.
+type room struct {
+	checksum []byte
+	victims  []*Version // of range deletes
 }
 
 // New returns an empty store.
@@ -140,6 +147,11 @@ func (m *Machine) Apply(index, term uint64, batch []Command) []Result {
 
 // apply carries out one command. Each case keeps a nil message of a concrete type out of the interface.
 func (m *Machine) apply(c *Command) (proto.Message, error) {
+	if m.notices.noSpace || m.notices.corrupt {
+		if err := m.notices.barred(c); err != nil {
+			return nil, err
+		}
+	}
 	if err := m.permit(c); err != nil {
 		return nil, err
 	}
@@ -160,6 +172,13 @@ func (m *Machine) apply(c *Command) (proto.Message, error) {
 		return m.expireLeases(r), nil
 	case *Member:
 		return result(m.updateMember(r))
+	case *pb.AlarmRequest:
+		return m.alarm(r, c.Kind == KindRaise), nil
+	case *pb.HashKVRequest:
+		m.takeFingerprint(r.GetRevision())
+		return &pb.HashKVResponse{Header: m.header(), HashRevision: int64(m.index)}, nil
+	case *pb.DowngradeRequest:
+		return result(m.downgrade(r))
 	default:
 		if response, ok, err := m.applyAuth(c); ok {
 			return response, err
