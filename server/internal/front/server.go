@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 
@@ -34,6 +35,10 @@ type Config struct {
 	MinPingInterval time.Duration
 	Codec           encoding.CodecV2
 	Intercept       grpc.UnaryServerInterceptor // around unary methods, not around Direct ones; nil for none
+	// Web serves what is no gRPC: HTTP/1, and requests of HTTP/2 with another content type. Nil: both are refused.
+	Web http.Handler
+	// GreetTimeout bounds the wait for a connection's first bytes, and for the headers of a request of HTTP/1. 10s if zero.
+	GreetTimeout time.Duration
 	// Turn is called when the Direct methods of all requests that were read together have run.
 	Turn   func()
 	Logger *slog.Logger // nil: discarded
@@ -49,6 +54,7 @@ type Server struct {
 	ctx      context.Context // ends at Stop; the server's own lifetime
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup // connections, handlers, writers
+	web      *webServer     // nil without Config.Web
 
 	mu        sync.Mutex // protects the rest
 	conns     map[*conn]struct{}
@@ -79,11 +85,17 @@ func New(cfg Config) *Server {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.GreetTimeout == 0 {
+		cfg.GreetTimeout = greetTimeout
+	}
 	s := &Server{
 		cfg: cfg, methods: make(map[string]*method), services: make(map[string]bool), conns: make(map[*conn]struct{}),
 		listeners: make(map[net.Listener]struct{}), empty: make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if cfg.Web != nil {
+		s.web = newWebServer(s)
+	}
 	return s
 }
 
@@ -120,6 +132,7 @@ func (s *Server) Serve(l net.Listener) error {
 		return errors.Join(ErrStopped, l.Close())
 	}
 	s.listeners[l] = struct{}{}
+	s.startWeb()
 	s.mu.Unlock()
 	var delay time.Duration
 	for {
@@ -159,8 +172,9 @@ func (s *Server) start(nc net.Conn) {
 	}
 	s.conns[c] = struct{}{}
 	s.wg.Go(func() {
-		c.serve()
-		s.remove(c)
+		if c.serve() {
+			s.remove(c)
+		}
 	})
 }
 
@@ -192,6 +206,9 @@ func (s *Server) Leave(ctx context.Context) {
 	for c := range s.conns {
 		s.wg.Go(c.leave)
 	}
+	if s.web != nil {
+		s.wg.Go(func() { s.web.leave(ctx) })
+	}
 	s.checkEmpty()
 	s.mu.Unlock()
 	select {
@@ -214,6 +231,9 @@ func (s *Server) Stop() {
 		c.close()
 	}
 	s.cancel()
+	if s.web != nil {
+		s.web.stop()
+	}
 	s.wg.Wait()
 }
 
