@@ -127,7 +127,12 @@ func asEtcd(t testing.TB, good []byte, fn func(tx *bolt.Tx) error) []byte {
 func TestImportOfEtcd(t *testing.T) {
 	good, _ := sample(t)
 	var last state.Revision
-	users := map[string]string{"authUsers": "\x0a\x04root", "authRoles": "\x0a\x04admin", "auth": "\x01", "alarm": ""}
+	kept := map[string]map[string]string{
+		"authUsers": {"root": "\x0a\x04root"},
+		"authRoles": {"admin": "\x0a\x05admin"},
+		"auth":      {"authRevision": "\x00\x00\x00\x00\x00\x00\x00\x07"},
+		"alarm":     {"\x08\x05\x10\x01": ""},
+	}
 	data := asEtcd(t, good, func(tx *bolt.Tx) error {
 		k, _ := tx.Bucket(keyBucket).Cursor().Last()
 		last, _, _ = parseRevision(k)
@@ -135,8 +140,10 @@ func TestImportOfEtcd(t *testing.T) {
 		old := v
 		old.Key = "old"
 		old.Sub = 1
-		for name, row := range users {
-			require.NoError(t, tx.Bucket([]byte(name)).Put([]byte("name"), []byte(row)))
+		for name, rows := range kept {
+			for key, row := range rows {
+				require.NoError(t, tx.Bucket([]byte(name)).Put([]byte(key), []byte(row)))
+			}
 		}
 		require.NoError(t, tx.Bucket(metaBucket).Put(storageVersionKey, []byte("3.6.0")))
 		require.NoError(t, tx.Bucket([]byte("members_removed")).Put([]byte("abc"), []byte("removed")))
@@ -165,8 +172,8 @@ func TestImportOfEtcd(t *testing.T) {
 	require.True(t, ok)
 	require.Positive(t, lease.TTL)
 	got := rows(t, s)
-	for name, row := range users {
-		require.Equal(t, map[string]string{"name": row}, got[name])
+	for name, rows := range kept {
+		require.Equal(t, rows, got[name])
 	}
 	require.Empty(t, got["members_removed"])
 	require.Equal(t, []string{"99"}, keysOf(got["members"]))
