@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,6 +36,8 @@ type Config struct {
 	MinPingInterval time.Duration
 	Codec           encoding.CodecV2
 	Intercept       grpc.UnaryServerInterceptor // around unary methods, not around Direct ones; nil for none
+	// InterceptStream is around methods that stream. A stream that it puts around another should be a Holder if that is.
+	InterceptStream grpc.StreamServerInterceptor
 	// Turn is called when the Direct methods of all requests that were read together have run.
 	Turn   func()
 	Logger *slog.Logger // nil: discarded
@@ -94,7 +98,19 @@ func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 		s.methods["/"+desc.ServiceName+"/"+m.MethodName] = &method{impl: impl, unary: m.Handler}
 	}
 	for _, m := range desc.Streams {
-		s.methods["/"+desc.ServiceName+"/"+m.StreamName] = &method{impl: impl, stream: m.Handler}
+		name := "/" + desc.ServiceName + "/" + m.StreamName
+		s.methods[name] = &method{impl: impl, stream: s.intercepted(name, m)}
+	}
+}
+
+// intercepted returns the handler of a stream with InterceptStream around it.
+func (s *Server) intercepted(name string, desc grpc.StreamDesc) grpc.StreamHandler {
+	if s.cfg.InterceptStream == nil {
+		return desc.Handler
+	}
+	info := &grpc.StreamServerInfo{FullMethod: name, IsClientStream: desc.ClientStreams, IsServerStream: desc.ServerStreams}
+	return func(srv any, stream grpc.ServerStream) error {
+		return s.cfg.InterceptStream(srv, stream, info, desc.Handler)
 	}
 }
 
@@ -106,6 +122,9 @@ func (s *Server) Direct(fullName string, d Direct) {
 	}
 	m.direct = d
 }
+
+// Methods returns the full names of the registered methods, in no order.
+func (s *Server) Methods() []string { return slices.Collect(maps.Keys(s.methods)) }
 
 const (
 	acceptRetryMin = 5 * time.Millisecond
@@ -245,6 +264,9 @@ func (c *Call) Go(f func(b *Batch)) {
 		b.Flush()
 	})
 }
+
+// Context returns the context of the call's connection, which knows the peer.
+func (c *Call) Context() context.Context { return c.c.ctx }
 
 // Header returns a metadata value, "" if it is absent. key is in lower case.
 func (c *Call) Header(key string) string { return c.head.get(key) }
