@@ -24,17 +24,20 @@ var (
 // of the embeddable server's own.
 type backend struct{ *Server }
 
-// Propose sends c through the log and waits until it is applied here.
+// Propose sends c through the log, as the caller of ctx, and waits until it is
+// applied here.
 func (b backend) Propose(ctx context.Context, c state.Command) (proto.Message, error) {
-	w, err := b.propose(c, nil)
-	if err != nil {
-		return nil, err
-	}
-	if err := w.await(ctx); err != nil {
-		w.gone.Store(true)
-		return nil, err
-	}
-	return w.response, nil
+	return b.front.guard.Propose(ctx, c, func(c state.Command) (proto.Message, error) {
+		w, err := b.propose(c, nil)
+		if err != nil {
+			return nil, err
+		}
+		if err := w.await(ctx); err != nil {
+			w.gone.Store(true)
+			return nil, err
+		}
+		return w.response, nil
+	})
 }
 
 // ProposeTo implements rpc.Store.

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -39,6 +41,8 @@ type Config struct {
 	Web http.Handler
 	// GreetTimeout bounds the wait for a connection's first bytes, and for the headers of a request of HTTP/1. 10s if zero.
 	GreetTimeout time.Duration
+	// InterceptStream is around methods that stream. A stream that it puts around another should be a Holder if that is.
+	InterceptStream grpc.StreamServerInterceptor
 	// Turn is called when the Direct methods of all requests that were read together have run.
 	Turn   func()
 	Logger *slog.Logger // nil: discarded
@@ -106,7 +110,19 @@ func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 		s.methods["/"+desc.ServiceName+"/"+m.MethodName] = &method{impl: impl, unary: m.Handler}
 	}
 	for _, m := range desc.Streams {
-		s.methods["/"+desc.ServiceName+"/"+m.StreamName] = &method{impl: impl, stream: m.Handler}
+		name := "/" + desc.ServiceName + "/" + m.StreamName
+		s.methods[name] = &method{impl: impl, stream: s.intercepted(name, m)}
+	}
+}
+
+// intercepted returns the handler of a stream with InterceptStream around it.
+func (s *Server) intercepted(name string, desc grpc.StreamDesc) grpc.StreamHandler {
+	if s.cfg.InterceptStream == nil {
+		return desc.Handler
+	}
+	info := &grpc.StreamServerInfo{FullMethod: name, IsClientStream: desc.ClientStreams, IsServerStream: desc.ServerStreams}
+	return func(srv any, stream grpc.ServerStream) error {
+		return s.cfg.InterceptStream(srv, stream, info, desc.Handler)
 	}
 }
 
@@ -118,6 +134,9 @@ func (s *Server) Direct(fullName string, d Direct) {
 	}
 	m.direct = d
 }
+
+// Methods returns the full names of the registered methods, in no order.
+func (s *Server) Methods() []string { return slices.Collect(maps.Keys(s.methods)) }
 
 const (
 	acceptRetryMin = 5 * time.Millisecond
@@ -265,6 +284,9 @@ func (c *Call) Go(f func(b *Batch)) {
 		b.Flush()
 	})
 }
+
+// Context returns the context of the call's connection, which knows the peer.
+func (c *Call) Context() context.Context { return c.c.ctx }
 
 // Header returns a metadata value, "" if it is absent. key is in lower case.
 func (c *Call) Header(key string) string { return c.head.get(key) }

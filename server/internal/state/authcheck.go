@@ -16,14 +16,15 @@ type Right uint8
 
 // The rights.
 const (
-	RightRead        Right = iota + 1 // to read the keys of a range
-	RightWrite                        // to write them
-	RightReadLeased                   // to read the keys of a lease; with the id 0, of all leases
-	RightWriteLeased                  // to write the keys of a lease
-	RightUser                         // to be a user
-	RightRoot                         // to have the role root
-	RightSelf                         // to be the user Name, or root
-	RightRole                         // to have the role Name, or root
+	RightRead          Right = iota + 1 // to read the keys of a range
+	RightWrite                          // to write them
+	RightReadLeased                     // to read the keys of a lease
+	RightReadAllLeased                  // to read those of all leases
+	RightWriteLeased                    // to write the keys of a lease
+	RightUser                           // to be a user
+	RightRoot                           // to have the role root
+	RightSelf                           // to be the user Name, or root
+	RightRole                           // to have the role Name, or root
 )
 
 // Need is something that a request asks for.
@@ -36,8 +37,10 @@ type Need struct {
 
 // Leases tells the keys that leases hold.
 type Leases interface {
-	// ScanLease calls fn for the keys of a lease, of all leases if id is 0, until it returns false.
+	// ScanLease calls fn for the keys of a lease, until it returns false.
 	ScanLease(id int64, fn func(key string) bool)
+	// ScanLeases calls fn for the keys of all leases, in no order, until it returns false.
+	ScanLeases(fn func(key string) bool)
 }
 
 // Check tells whether the caller may do what n says: nil, or ErrUserEmpty, ErrAuthOldRevision, ErrUserNotFound or
@@ -49,7 +52,7 @@ func (a *Auth) Check(c Caller, n Need, leases Leases) error {
 	switch n.Right {
 	case RightRead, RightWrite:
 		return a.checkRange(c, spanOf(n.Key, n.End), n.Right == RightWrite)
-	case RightReadLeased, RightWriteLeased:
+	case RightReadLeased, RightReadAllLeased, RightWriteLeased:
 		return a.checkLeased(c, n, leases)
 	case RightUser:
 		return a.checkUser(c)
@@ -90,10 +93,15 @@ func (a *Auth) checkLeased(c Caller, n Need, leases Leases) error {
 		return nil
 	}
 	var err error
-	leases.ScanLease(n.Lease, func(key string) bool {
+	check := func(key string) bool {
 		err = a.checkRange(c, span{from: key, to: key + "\x00"}, n.Right == RightWriteLeased)
 		return err == nil
-	})
+	}
+	if n.Right == RightReadAllLeased {
+		leases.ScanLeases(check)
+	} else {
+		leases.ScanLease(n.Lease, check)
+	}
 	return err
 }
 
@@ -215,13 +223,14 @@ func (m *Machine) permit(c *Command) error {
 
 // ScanLease implements Leases.
 func (m *Machine) ScanLease(id int64, fn func(key string) bool) {
-	if id != 0 {
-		if g := m.leases[id]; g != nil {
-			g.keys.Scan(fn)
-		}
-		return
+	if g := m.leases[id]; g != nil {
+		g.keys.Scan(fn)
 	}
-	for _, g := range m.leases { // the order does not show: fn decides the same of each key
+}
+
+// ScanLeases implements Leases.
+func (m *Machine) ScanLeases(fn func(key string) bool) {
+	for _, g := range m.leases {
 		more := true
 		g.keys.Scan(func(key string) bool {
 			more = fn(key)
