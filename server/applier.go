@@ -52,6 +52,8 @@ type batchInfo struct {
 	revision, compact int64
 	live, history     int64 // bytes
 	events            state.History
+	alarms            []state.Alarm
+	accusations       uint64
 	leases            []state.LeaseEvent
 }
 
@@ -248,6 +250,7 @@ func (a *applier) applyDecoded(w *replica.Apply, commands [][]state.Command, lat
 	info.live, info.history = size.Live, size.History
 	info.events = m.History()
 	info.leases = m.TakeLeaseEvents()
+	info.alarms, info.accusations = m.Alarms(), m.Accusations()
 	s.advanced(info.index)
 	s.mu.Unlock()
 

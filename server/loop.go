@@ -34,6 +34,9 @@ type loop struct {
 	stop     chan struct{} // closed by close
 	done     chan struct{} // closed when run has returned
 
+	slowAfter time.Duration // a write of the log that takes longer is slow; 0 for none
+	slow      chan struct{} // capacity 1: the write that is under way is slow
+
 	owner sync.Mutex // protects the fields below: held for a turn
 	turns
 }
@@ -83,7 +86,7 @@ const ticksMax = 2
 func newLoop(r *replica.Replica, out outputs, tick time.Duration, log *slog.Logger) *loop {
 	l := &loop{
 		inbox: newMailbox[input](), out: out, tick: tick, log: log,
-		stop: make(chan struct{}), done: make(chan struct{}),
+		stop: make(chan struct{}), done: make(chan struct{}), slow: make(chan struct{}, 1),
 	}
 	l.r, l.later = r, new(completions)
 	return l
@@ -193,6 +196,7 @@ func (l *loop) run() {
 		l.owner.Lock()
 		if !now.IsZero() {
 			l.advance(now)
+			l.lookAtDisk()
 			l.suspect.tick(l.r)
 		}
 		later := l.turn()

@@ -45,7 +45,7 @@ func (s *Server) registerServices() {
 	pb.RegisterLeaseServer(clients, lease)
 	rpc.Direct(clients, b, kv, lease)
 	pb.RegisterClusterServer(clients, rpc.NewCluster(b, b))
-	pb.RegisterMaintenanceServer(clients, rpc.NewMaintenance(b, b))
+	pb.RegisterMaintenanceServer(clients, rpc.NewMaintenance(b, b, b))
 	healthpb.RegisterHealthServer(clients, health.NewServer())
 
 	watches := rpc.NewWatch(b, rpc.WatchConfig{
@@ -80,6 +80,12 @@ func (b backend) Status() rpc.Status {
 		FileBytes: total, LiveBytes: s.liveBytes.Load(), QuotaBytes: s.cfg.QuotaBytes,
 		EtcdVersion: etcdVersion, DataVersion: storageVersion,
 	}
+	s.store.with(func(m *state.Machine) {
+		st.Alarms, st.Downgrade = m.Alarms(), m.Downgrade()
+		for _, member := range m.Members() {
+			st.Learner = st.Learner || member.ID == s.identity.MemberID && member.Learner
+		}
+	})
 	commit := make(chan uint64, 1)
 	s.loop.do(func(r *replica.Replica) { commit <- r.Status().Commit })
 	select {

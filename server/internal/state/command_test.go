@@ -25,6 +25,7 @@ func oneOfEach() []Command {
 		{KindRaise, &pb.AlarmRequest{Action: 2, MemberID: 3, Alarm: 1}},
 		{KindFingerprint, &pb.HashKVRequest{Revision: FingerprintVersion}},
 		{KindDowngrade, &pb.DowngradeRequest{Action: 1, Version: "3.6.0"}},
+		{KindDivergence, &Divergence{Member: 1 << 63, Index: 7, Sum: []byte{1, 2}}},
 	}
 }
 
@@ -64,6 +65,7 @@ func TestCommandBytes(t *testing.T) {
 		"\x19\b\x02\x10\x05\x18\x02":  {KindRaise, &pb.AlarmRequest{Action: 2, MemberID: 5, Alarm: 2}},
 		"\x1a\b\x01":                  {KindFingerprint, &pb.HashKVRequest{Revision: 1}},
 		"\x1b\b\x01\x12\x053.6.0":     {KindDowngrade, &pb.DowngradeRequest{Action: 1, Version: "3.6.0"}},
+		"\x1c\b\x05\x10\x07\x1a\x01s": {KindDivergence, &Divergence{Member: 5, Index: 7, Sum: []byte("s")}},
 		"\x06\b\x01":                  {KindLeaseRevoke, &pb.LeaseRevokeRequest{ID: 1}},
 		"\x03\x12\x05\x12\x03\n\x01k": {KindTxn, &pb.TxnRequest{Success: ops(opPut("k", ""))}},
 	} {
