@@ -54,6 +54,8 @@ type batchInfo struct {
 	revision, compact int64
 	live, history     int64 // bytes
 	events            state.History
+	alarms            []state.Alarm
+	accusations       uint64
 	leases            []state.LeaseEvent
 }
 
@@ -251,6 +253,7 @@ func (a *applier) applyDecoded(w *replica.Apply, commands [][]state.Command, lat
 	info.events = m.History()
 	info.leases = m.TakeLeaseEvents()
 	a.tokens(m.TakeAuthEvents())
+	info.alarms, info.accusations = m.Alarms(), m.Accusations()
 	s.advanced(info.index)
 	s.mu.Unlock()
 

@@ -48,9 +48,11 @@ type Config struct {
 	// at least five times HeartbeatInterval, at most 50s.
 	ElectionTimeout time.Duration
 
-	// QuotaBytes bounds keys and values, each key counted with 256 bytes more;
-	// beyond it writes are refused with "database space exceeded" and deletes
-	// still pass. Default 2 GiB; negative: no bound.
+	// QuotaBytes bounds keys and values, each key counted with 256 bytes more,
+	// and the history that is not compacted. Beyond it a NOSPACE alarm is raised:
+	// writes are refused with "database space exceeded", deletes still pass,
+	// history is cut, and the alarm goes once less than 80 % are in use. Default
+	// 2 GiB; negative: no bound.
 	QuotaBytes int64
 	// MaxRequestBytes bounds one request. Default 1.5 MiB.
 	MaxRequestBytes int
@@ -157,6 +159,7 @@ func (c Config) withDefaults() Config {
 		c.WatchProgressInterval = rpc.DefaultWatchProgressInterval
 	}
 	c.Auth = c.Auth.withDefaults()
+	c = c.withCareDefaults()
 	if c.files == nil {
 		c.files = disk.OS()
 	}
@@ -219,7 +222,7 @@ func (c Config) Validate() error {
 	if _, err := parseRetention(c.AutoCompactionMode, c.AutoCompactionRetention); err != nil {
 		return err
 	}
-	return nil
+	return c.validateCare()
 }
 
 // listenersMax bounds the addresses of one kind; requestBytesMax the largest

@@ -54,6 +54,9 @@ func (h peerHandler) SnapshotSent(id uint64, ok bool) {
 }
 
 func (h peerHandler) Call(ctx context.Context, _ uint64, method byte, body []byte) ([]byte, error) {
+	if method == callFingerprint || method == callHashKV {
+		return h.s.serveComparison(ctx, method, body)
+	}
 	return h.s.lessor.serveCall(ctx, method, body)
 }
 
@@ -212,6 +215,7 @@ func (s *Server) adopt(m *state.Machine) {
 		revision: m.Revision(), compact: m.CompactRevision(),
 		live: size.Live, history: size.History,
 		events: m.History(),
+		alarms: m.Alarms(), accusations: m.Accusations(),
 	})
 	later := new(completions)
 	s.store.release(later)

@@ -18,6 +18,7 @@ var (
 	_ rpc.Lessor       = backend{}
 	_ rpc.Node         = backend{}
 	_ rpc.WatchBackend = backend{}
+	_ rpc.Custodian    = backend{}
 )
 
 // backend is the Server as the rpc services see it; it keeps their methods out
@@ -28,21 +29,43 @@ type backend struct{ *Server }
 // applied here.
 func (b backend) Propose(ctx context.Context, c state.Command) (proto.Message, error) {
 	return b.front.guard.Propose(ctx, c, func(c state.Command) (proto.Message, error) {
-		w, err := b.propose(c, nil)
-		if err != nil {
-			return nil, err
-		}
-		if err := w.await(ctx); err != nil {
-			w.gone.Store(true)
-			return nil, err
-		}
-		return w.response, nil
+		return b.proposeAndWait(ctx, c)
 	})
+}
+
+func (b backend) proposeAndWait(ctx context.Context, c state.Command) (proto.Message, error) {
+	v, err := b.admit(&c)
+	if err != nil {
+		return nil, err
+	}
+	if v == full {
+		c = b.fullAlarm()
+	}
+	w, err := b.propose(c, nil)
+	if err != nil {
+		return nil, err
+	}
+	err = w.await(ctx)
+	if v == full {
+		return nil, rpc.ErrNoSpace
+	}
+	if err != nil {
+		w.gone.Store(true)
+		return nil, err
+	}
+	return w.response, nil
 }
 
 // ProposeTo implements rpc.Store.
 func (b backend) ProposeTo(c state.Command, to rpc.Completion) error {
-	_, err := b.propose(c, to)
+	v, err := b.admit(&c)
+	if err != nil {
+		return err
+	}
+	if v == full {
+		c, to = b.fullAlarm(), refusal{to}
+	}
+	_, err = b.propose(c, to)
 	return err
 }
 
@@ -54,9 +77,6 @@ func (b backend) propose(c state.Command, to rpc.Completion) (*waiter, error) {
 	}
 	if len(data) > s.cfg.MaxRequestBytes {
 		return nil, rpc.ErrRequestTooLarge
-	}
-	if grows(c) && s.overQuota() {
-		return nil, rpc.ErrNoSpace
 	}
 	w := newWaiter(c, data, to)
 	return w, s.loop.propose(w)
@@ -111,36 +131,4 @@ func (s *Server) confirm(ctx context.Context) error {
 		return err
 	}
 	return r.await(ctx)
-}
-
-// grows reports whether a command may add to the live data.
-func grows(c state.Command) bool {
-	switch r := c.Request.(type) {
-	case *pb.PutRequest, *pb.LeaseGrantRequest:
-		return true
-	case *pb.TxnRequest:
-		return txnPuts(r)
-	default:
-		return false
-	}
-}
-
-func txnPuts(r *pb.TxnRequest) bool {
-	for _, branch := range [][]*pb.RequestOp{r.Success, r.Failure} {
-		for _, op := range branch {
-			if op.GetRequestPut() != nil {
-				return true
-			}
-			if t := op.GetRequestTxn(); t != nil && txnPuts(t) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// overQuota is checked before a write enters the log, not when it is applied:
-// every member must apply a committed entry alike, whatever its own quota says.
-func (s *Server) overQuota() bool {
-	return s.cfg.QuotaBytes > 0 && s.liveBytes.Load() > s.cfg.QuotaBytes
 }

@@ -64,6 +64,9 @@ type gauges struct {
 	liveBytes, historyBytes atomic.Int64
 	leadership              leadership
 	installed               atomic.Int64 // received checkpoints
+	alarmsOn                atomic.Pointer[[]state.Alarm]
+	accusations, pardoned   atomic.Uint64 // see answerAccusation
+	measures                measures
 }
 
 // life is how a member ends: stopped is cancelled, with the reason, by Stop,
@@ -75,6 +78,7 @@ type life struct {
 	stopOnce sync.Once
 	stopping chan struct{} // closed when streams are to end
 	ready    chan struct{} // closed once the member has joined and published its addresses
+	checked  chan struct{} // closed once its data is not known to differ from the others'
 	done     chan struct{} // closed when nothing of the member runs any more
 	workers  sync.WaitGroup
 	halt     chan struct{} // ends the workers; closed by the janitor
@@ -86,6 +90,11 @@ var (
 	ErrStopped = errors.New("member stopped")
 	// ErrKilled: Kill was called.
 	ErrKilled = errors.New("member killed")
+	// ErrStalled: a sync of the log took longer than Config.Checks.StallTimeout.
+	ErrStalled = errors.New("the disk does not answer")
+	// ErrDiverged: the member's data is not that of the others.
+	ErrDiverged = errors.New("this member's data differs from that of the other members: " +
+		"remove the member, delete its data-dir, and add it anew")
 )
 
 // Start starts a member and returns once it listens; Ready tells when it has
@@ -101,7 +110,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	s.requestTimeout = requestTimeoutBase + 2*cfg.ElectionTimeout
 	s.stopped, s.end = context.WithCancelCause(context.Background())
 	s.ready, s.done, s.halt = make(chan struct{}), make(chan struct{}), make(chan struct{})
-	s.stopping = make(chan struct{})
+	s.stopping, s.checked = make(chan struct{}), make(chan struct{})
 	s.leadership.init(leaderlessTimeouts * cfg.ElectionTimeout)
 
 	var err error
@@ -174,7 +183,7 @@ func (s *Server) assemble(rec recovered) error {
 	}
 	s.keeper = &keeper{
 		s: s, log: s.log, request: make(chan chan error),
-		compact: compactor{keep: keep, historyBytes: s.cfg.HistoryBytes},
+		compact: compactor{keep: keep, historyBytes: historyBound(s.cfg)},
 		store:   rec.checkpoint, conf: rec.replica.Snapshot.ConfState,
 	}
 	s.peers = peer.New(peer.Config{
@@ -188,6 +197,7 @@ func (s *Server) assemble(rec recovered) error {
 	s.appender = &appender{
 		inbox: newMailbox[*replica.Append](), log: rec.log, install: s.install,
 		synced: func(work []*replica.Append) { s.loop.appended(work) }, fail: s.fail, stop: s.halt, done: make(chan struct{}),
+		disk: diskWatch{epoch: time.Now(), measures: &s.measures},
 	}
 	s.applier = &applier{
 		inbox: newMailbox[applyWork](), store: s.store, published: s.published, tokens: s.front.tokens.Follow,
@@ -198,6 +208,7 @@ func (s *Server) assemble(rec recovered) error {
 		appender: s.appender, applier: s.applier, store: s.store,
 		send: s.peers.Send, changed: s.leaderChanged,
 	}, s.cfg.HeartbeatInterval/ticksPerHeartbeat, s.log)
+	s.loop.slowAfter = s.cfg.Checks.slowDisk
 	s.loop.patience = uint64(s.requestTimeout / s.loop.tick)
 	s.loop.suspect = suspicion{rank: rank(rec), alive: s.alive}
 	s.publishInitial(rec.machine)
@@ -268,6 +279,8 @@ func (s *Server) run() {
 	go s.applier.run()
 	s.workers.Go(func() { s.keeper.run(s.halt) })
 	s.workers.Go(func() { s.lessor.run(s.halt) })
+	s.workers.Go(func() { s.compareMembers(s.halt) })
+	s.workers.Go(func() { s.watchDisk(s.halt) })
 	s.workers.Go(func() { s.join() })
 	for _, l := range s.listeners.peer {
 		s.workers.Go(func() { s.servePeers(l) })
@@ -279,6 +292,10 @@ func (s *Server) run() {
 }
 
 func (s *Server) serveClients(l net.Listener) {
+	if !s.awaitInitialCheck() {
+		_ = l.Close()
+		return
+	}
 	if err := s.front.clients.Serve(l); !errors.Is(err, front.ErrStopped) {
 		s.fail(fmt.Errorf("serve %s: %w", l.Addr(), err))
 	}
@@ -298,6 +315,7 @@ func (s *Server) published(b batchInfo) {
 	s.historyBytes.Store(b.history)
 	s.store.auth.tell() // before any event that came after a change
 	s.hub.Publish(b.events, b.compact)
+	s.followAlarms(b)
 	s.lessor.follow(b)
 }
 
@@ -319,12 +337,18 @@ func (s *Server) join() {
 		_, err := backend{s}.Propose(s.stopped, state.Command{Kind: state.KindMember, Request: &me})
 		switch {
 		case err == nil:
+			if err := s.checkInitially(); err != nil {
+				s.fail(err)
+				return
+			}
 			close(s.ready)
+			s.answerAccusation()
 			return
 		case s.stopped.Err() != nil:
 			return
 		default:
 			s.log.Warn("not joined yet", "err", err)
+			s.pause(joinRetry)
 		}
 	}
 }

@@ -48,7 +48,7 @@ func (s *Server) registerServices() error {
 	pb.RegisterLeaseServer(clients, lease)
 	rpc.Direct(clients, b, kv, lease, s.front.guard)
 	pb.RegisterClusterServer(clients, rpc.NewCluster(b, b))
-	pb.RegisterMaintenanceServer(clients, rpc.NewMaintenance(b, b))
+	pb.RegisterMaintenanceServer(clients, rpc.NewMaintenance(b, b, b))
 	pb.RegisterAuthServer(clients, rpc.NewAuth(b, s.front.guard, auth.NewHasher(s.cfg.Auth.BcryptCost)))
 	healthpb.RegisterHealthServer(clients, health.NewServer())
 
@@ -86,6 +86,12 @@ func (b backend) Status() rpc.Status {
 		FileBytes: total, LiveBytes: s.liveBytes.Load(), QuotaBytes: s.cfg.QuotaBytes,
 		EtcdVersion: etcdVersion, DataVersion: storageVersion,
 	}
+	s.store.with(func(m *state.Machine) {
+		st.Alarms, st.Downgrade = m.Alarms(), m.Downgrade()
+		for _, member := range m.Members() {
+			st.Learner = st.Learner || member.ID == s.identity.MemberID && member.Learner
+		}
+	})
 	commit := make(chan uint64, 1)
 	s.loop.do(func(r *replica.Replica) { commit <- r.Status().Commit })
 	select {

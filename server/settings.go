@@ -113,6 +113,9 @@ type Checks struct {
 	// serves.
 	InitialCorrupt bool
 	// StallTimeout is how long one sync of the log may take before the member
-	// ends. Default 30s.
+	// ends. Default 30s, at least two election timeouts.
 	StallTimeout time.Duration
+
+	every    time.Duration // between the members' own checks; checkInterval but in tests
+	slowDisk time.Duration // slowDiskMin but in tests
 }

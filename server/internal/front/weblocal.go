@@ -256,4 +256,3 @@ func (h *localHeader) report(opts []grpc.CallOption) {
 		}
 	}
 }
-

@@ -35,8 +35,8 @@ func (a Alarm) compare(b Alarm) int {
 	return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Member, b.Member))
 }
 
-// Alarms returns the alarms that are on, ascending by type and member.
-func (m *Machine) Alarms() []Alarm { return slices.Clone(m.notices.Alarms) }
+// Alarms returns the alarms that are on, ascending by type and member. It is never written to, by anybody.
+func (m *Machine) Alarms() []Alarm { return m.notices.Alarms }
 
 // Downgrade returns the version that a downgrade was announced to, empty for none.
 func (m *Machine) Downgrade() string { return m.notices.Downgrade }
@@ -98,6 +98,13 @@ func (n *notices) judge() {
 			n.corrupt = n.corrupt || !a.Raised || a.Member == 0
 		}
 	}
+}
+
+// Barred tells whether alarms forbid a command: ErrNoSpace, ErrCorrupt or nil. Apply asks the same.
+func Barred(alarms []Alarm, c *Command) error {
+	n := notices{Notices: Notices{Alarms: alarms}}
+	n.judge()
+	return n.barred(c)
 }
 
 // barred tells whether the alarms forbid a command. The end of leases whose time is up is never forbidden: it makes room,

@@ -225,3 +225,29 @@ func (f *fixture) flip(v *Version) {
 	f.m.live.Set(v.Key, &wrong)
 	f.m.prints.replace(&wrong, v)
 }
+
+// A member that is accused may find that it has what the others have.
+func TestAcquittal(t *testing.T) {
+	f := newFixture(t)
+	f.put("a=1")
+	f.try(KindFingerprint, &pb.HashKVRequest{Revision: FingerprintVersion})
+	print, ok := f.m.Fingerprint(f.index)
+	require.True(t, ok)
+	require.False(t, f.m.Acquitted(1), "nobody said anything")
+	for _, c := range []struct {
+		accusation Divergence
+		want       bool
+	}{
+		{Divergence{Member: 1, Index: print.Index, Sum: print.Sum[:]}, true},
+		{Divergence{Member: 1, Index: print.Index, Sum: []byte("another")}, false},
+		{Divergence{Member: 1, Index: print.Index + 1, Sum: print.Sum[:]}, false},
+		{Divergence{Member: 1}, false},
+		{Divergence{Member: 2, Index: print.Index, Sum: print.Sum[:]}, false}, // is about somebody else
+	} {
+		require.Equal(t, "", f.alarm(KindRaise, pb.AlarmRequest_DEACTIVATE, 0, corrupt))
+		do[*pb.AlarmResponse](f, KindDivergence, &c.accusation)
+		require.Equal(t, c.want, f.m.Acquitted(1), "%+v", c.accusation)
+	}
+	require.Equal(t, "1:CORRUPT 2:CORRUPT ", f.alarm(KindAlarm, pb.AlarmRequest_GET, 0, 0))
+	require.NoError(t, f.try(KindPut, &pb.PutRequest{Key: []byte("a")}).Err, "the others go on")
+}

@@ -27,6 +27,7 @@ const (
 	KindRaise       Kind = 25 // *etcdserverpb.AlarmRequest, a member's own: see Alarm.Raised
 	KindFingerprint Kind = 26 // *etcdserverpb.HashKVRequest, whose Revision is the FingerprintVersion
 	KindDowngrade   Kind = 27 // *etcdserverpb.DowngradeRequest
+	KindDivergence  Kind = 28 // *Divergence
 )
 
 // Command is one entry of a batch: a request of the kind. Whoever hands it to Machine.Apply gives the request away.
@@ -67,6 +68,10 @@ func (c Command) AppendTo(b []byte) ([]byte, error) {
 		if c.Kind == KindMember && r != nil {
 			return r.appendTo(append(out, byte(c.Kind))), nil
 		}
+	case *Divergence:
+		if c.Kind == KindDivergence && r != nil {
+			return r.appendTo(append(b, byte(c.Kind))), nil
+		}
 	case proto.Message:
 		if want := newRequest(c.Kind); want == nil || want.ProtoReflect().Type() != r.ProtoReflect().Type() {
 			break
@@ -98,6 +103,9 @@ func DecodeCommand(b []byte) (Command, error) {
 		request, err = r, r.decode(body)
 	case KindMember:
 		r := new(Member)
+		request, err = r, r.decode(body)
+	case KindDivergence:
+		r := new(Divergence)
 		request, err = r, r.decode(body)
 	default:
 		r := newRequest(kind)

@@ -39,6 +39,7 @@ func oneOfEach() []Command {
 		{Kind: KindRaise, Request: &pb.AlarmRequest{Action: 2, MemberID: 3, Alarm: 1}},
 		{Kind: KindFingerprint, Request: &pb.HashKVRequest{Revision: FingerprintVersion}},
 		{Kind: KindDowngrade, Request: &pb.DowngradeRequest{Action: 1, Version: "3.6.0"}},
+		{Kind: KindDivergence, Request: &Divergence{Member: 1 << 63, Index: 7, Sum: []byte{1, 2}}},
 	}
 }
 
@@ -83,6 +84,7 @@ func TestCommandBytes(t *testing.T) {
 		"\x19\b\x02\x10\x05\x18\x02":                    {Kind: KindRaise, Request: &pb.AlarmRequest{Action: 2, MemberID: 5, Alarm: 2}},
 		"\x1a\b\x01":                                    {Kind: KindFingerprint, Request: &pb.HashKVRequest{Revision: 1}},
 		"\x1b\b\x01\x12\x053.6.0":                       {Kind: KindDowngrade, Request: &pb.DowngradeRequest{Action: 1, Version: "3.6.0"}},
+		"\x1c\b\x05\x10\x07\x1a\x01s":                   {Kind: KindDivergence, Request: &Divergence{Member: 5, Index: 7, Sum: []byte("s")}},
 	} {
 		got, err := DecodeCommand([]byte(want))
 		require.NoError(t, err, "%q", want)

@@ -1,6 +1,12 @@
 package state
 
-import "crypto/sha256"
+import (
+	"crypto/sha256"
+	"slices"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/encoding/protowire"
+)
 
 // FingerprintVersion names how fingerprints are computed. Members of two programs with different ones do not compare.
 const FingerprintVersion = 1
@@ -20,6 +26,8 @@ type Fingerprint struct {
 type prints struct {
 	live, leases uint64
 	taken        []Fingerprint // the newest, ascending
+	accused      []Divergence  // the newest
+	accusations  uint64        // since this machine was made
 }
 
 // row is the part of the sum that is a version's. What stands in it but the checksum, which covers the whole version, is
@@ -107,4 +115,72 @@ func (m *Machine) checkPrints() error {
 			m.prints.live, m.prints.leases, want.live, want.leases)
 	}
 	return nil
+}
+
+// Divergence says that a member's fingerprint at the entry Index was not Sum, which most members have. As a command it
+// raises a CORRUPT alarm about the member; Index is 0 when it was found by other means than a fingerprint.
+type Divergence struct {
+	Member, Index uint64
+	Sum           []byte
+}
+
+// Field numbers, on disk for ever.
+const (
+	fieldDivergenceMember = 1
+	fieldDivergenceIndex  = 2
+	fieldDivergenceSum    = 3
+)
+
+func (d *Divergence) appendTo(b []byte) []byte {
+	b = protowire.AppendTag(b, fieldDivergenceMember, protowire.VarintType)
+	b = protowire.AppendVarint(b, d.Member)
+	b = protowire.AppendTag(b, fieldDivergenceIndex, protowire.VarintType)
+	b = protowire.AppendVarint(b, d.Index)
+	b = protowire.AppendTag(b, fieldDivergenceSum, protowire.BytesType)
+	return protowire.AppendBytes(b, d.Sum)
+}
+
+func (d *Divergence) decode(b []byte) error {
+	return fields(b, func(num protowire.Number, n uint64, bytes []byte) error {
+		switch num {
+		case fieldDivergenceMember:
+			d.Member = n
+		case fieldDivergenceIndex:
+			d.Index = n
+		case fieldDivergenceSum:
+			d.Sum = slices.Clone(bytes)
+		}
+		return nil
+	})
+}
+
+// accuse raises the alarm, and remembers what it rests on.
+func (m *Machine) accuse(d *Divergence) *pb.AlarmResponse {
+	if d == nil {
+		return &pb.AlarmResponse{Header: m.header()}
+	}
+	p := &m.prints
+	if len(p.accused) == fingerprintsKept {
+		p.accused = append(p.accused[:0], p.accused[1:]...)
+	}
+	p.accused = append(p.accused, *d)
+	p.accusations++
+	return m.alarm(&pb.AlarmRequest{
+		Action: pb.AlarmRequest_ACTIVATE, MemberID: d.Member, Alarm: pb.AlarmType_CORRUPT,
+	}, true)
+}
+
+// Accusations counts the Divergences that were applied since the machine was made or loaded.
+func (m *Machine) Accusations() uint64 { return m.prints.accusations }
+
+// Acquitted tells whether the member, which is this one, has the fingerprint of the others after all, as one has that
+// lost a wrong state with its memory and built it anew from the log.
+func (m *Machine) Acquitted(member uint64) bool {
+	for i := len(m.prints.accused) - 1; i >= 0; i-- {
+		if d := m.prints.accused[i]; d.Member == member {
+			f, ok := m.Fingerprint(d.Index)
+			return ok && string(f.Sum[:]) == string(d.Sum)
+		}
+	}
+	return false
 }

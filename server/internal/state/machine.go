@@ -60,7 +60,7 @@ type Result struct {
 
 // Size is what the store holds.
 type Size struct {
-	// Live is the bytes of the live keys and values, and 256 a key: what the quota counts.
+	// Live is the bytes of the live keys and values, and 256 a key.
 	Live int64
 	// History is the bytes of the superseded versions and tombstones that compaction has not removed yet: keys, values
 	// and what each costs in memory while it is there. What was archived counts all the same.
@@ -174,6 +174,8 @@ func (m *Machine) apply(c *Command) (proto.Message, error) {
 		return result(m.updateMember(r))
 	case *pb.AlarmRequest:
 		return m.alarm(r, c.Kind == KindRaise), nil
+	case *Divergence:
+		return m.accuse(r), nil
 	case *pb.HashKVRequest:
 		m.takeFingerprint(r.GetRevision())
 		return &pb.HashKVResponse{Header: m.header(), HashRevision: int64(m.index)}, nil

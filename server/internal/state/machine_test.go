@@ -41,6 +41,7 @@ func TestApplyNilRequests(t *testing.T) {
 		KindCompact: (*pb.CompactionRequest)(nil), KindLeaseGrant: (*pb.LeaseGrantRequest)(nil),
 		KindLeaseRevoke: (*pb.LeaseRevokeRequest)(nil), KindExpireLeases: (*ExpireLeases)(nil), KindMember: (*Member)(nil),
 		KindAlarm: (*pb.AlarmRequest)(nil), KindFingerprint: (*pb.HashKVRequest)(nil), KindDowngrade: (*pb.DowngradeRequest)(nil),
+		KindDivergence: (*Divergence)(nil),
 	} {
 		f.try(kind, request)
 	}
