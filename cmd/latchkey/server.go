@@ -90,6 +90,9 @@ func (a *app) runMember(ctx context.Context, log *slog.Logger, o serverOptions) 
 	select {
 	case <-s.Ready():
 		announce(ctx, log, "ready to serve client requests", slog.String("version", version))
+		if err := a.notify(notifyReady); err != nil {
+			log.Warn("systemd does not know that the member is ready", "err", err)
+		}
 	case <-s.Done():
 		return s.Err()
 	case <-ctx.Done():
@@ -100,6 +103,7 @@ func (a *app) runMember(ctx context.Context, log *slog.Logger, o serverOptions) 
 	case <-ctx.Done():
 	}
 	log.Info("stopping", "cause", context.Cause(ctx))
+	_ = a.notify(notifyStopping) // it asked for that itself, mostly
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	if err := s.Stop(stopping); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -132,4 +134,32 @@ func TestHealthOfNobody(t *testing.T) {
 	require.Equal(t, exitError, code)
 	require.Contains(t, out, address+", false, ")
 	require.Equal(t, "latchkey: 1 of 1 endpoints are not healthy\n", errOut)
+}
+
+// A service manager that waits for the member is told when it serves, and when
+// it ends.
+func TestServerNotifiesSystemd(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	require.NoError(t, err)
+	defer func() { _ = l.Close() }()
+	require.NoError(t, l.SetReadDeadline(time.Now().Add(time.Minute)))
+	a := &app{in: strings.NewReader(""), out: io.Discard, errOut: io.Discard, environ: []string{"NOTIFY_SOCKET=" + socket}}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	exited := make(chan int, 1)
+	go func() {
+		exited <- a.run(ctx, []string{"server", "--data-dir=" + t.TempDir(),
+			"--listen-client-urls=http://" + freeAddress(t), "--listen-peer-urls=http://" + freeAddress(t)})
+	}()
+	for _, want := range []string{"READY=1", "STOPPING=1"} {
+		var got [64]byte
+		n, err := l.Read(got[:])
+		require.NoError(t, err)
+		require.Equal(t, want, string(got[:n]))
+		cancel()
+	}
+	require.Equal(t, exitOK, <-exited)
+	require.NoError(t, (&app{}).notify(notifyReady))
+	require.Error(t, (&app{environ: []string{"NOTIFY_SOCKET=/no/such"}}).notify(notifyReady))
 }
