@@ -47,7 +47,7 @@ func TestDeploySettingsExist(t *testing.T) {
 	// What docker, kubectl and the rest are called with, client commands, and
 	// variables of compose.yaml and of clients.
 	others := strings.Fields(`--detach --wait --volumes --timeout --endpoints --now --chown --interval --start-period --retries
-		LATCHKEY_ENDPOINTS LATCHKEY_IMAGE LATCHKEY_PORT_A LATCHKEY_PORT_B LATCHKEY_PORT_C`)
+		LATCHKEY_ENDPOINTS LATCHKEY_IMAGE LATCHKEY_CLUSTER_STATE LATCHKEY_PORT_A LATCHKEY_PORT_B LATCHKEY_PORT_C`)
 	seen := 0
 	require.NoError(t, filepath.WalkDir(filepath.Join("..", "..", "deploy"), func(path string, entry os.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || strings.HasSuffix(path, ".go") {
@@ -111,6 +111,9 @@ func TestDeployCompose(t *testing.T) {
 		for key, value := range environment {
 			text, ok := value.(string)
 			require.True(t, ok)
+			if _, otherwise, ok := strings.Cut(strings.TrimSuffix(text, "}"), ":-"); ok { // ${VARIABLE:-otherwise}
+				text = otherwise
+			}
 			environ = append(environ, key+"="+text)
 		}
 		o, err := parseServer(nil, environ)
