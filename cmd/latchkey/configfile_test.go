@@ -144,3 +144,18 @@ func FuzzConfigFile(f *testing.F) {
 		}
 	})
 }
+
+// The file in docs/operations.md is one that a member takes; only its TLS is
+// not tried here.
+func TestConfigFileOfTheDocumentation(t *testing.T) {
+	doc, err := os.ReadFile(filepath.Join("..", "..", "docs", "operations.md"))
+	require.NoError(t, err)
+	_, rest, _ := strings.Cut(string(doc), "```yaml\n")
+	text, _, ok := strings.Cut(rest, "```")
+	require.True(t, ok)
+	o, err := parseServer([]string{"--config-file=" + writeFile(t, strings.ReplaceAll(text, "https://", "http://"))}, nil)
+	require.NoError(t, err)
+	require.Equal(t, "etcd-0-8", o.config.Name)
+	require.True(t, o.config.PeerTLS.ClientCertAuth)
+	require.Equal(t, "/etc/latchkey/ca.crt", o.config.PeerTLS.TrustedCAFile)
+}
