@@ -154,3 +154,29 @@ func TestFlagsOfEtcdsTests(t *testing.T) {
 	require.Len(t, o.warnings, 4)
 	require.Zero(t, o.config.Limits.StreamsPerConnection)
 }
+
+// What the network could do is said when the member starts. The table has the
+// words of the warnings.
+func TestWarnOpen(t *testing.T) {
+	open := []string{"listen-client-urls http://10.0.0.1:1 has no TLS: whoever is on that network can read, and without users also change, all data"}
+	tests := []struct {
+		config server.Config
+		want   []string
+	}{
+		{server.Config{}, nil},
+		{server.Config{ListenClientURLs: []string{"http://localhost:1", "http://127.0.0.2:1", "http://[::1]:1", "unix://127.0.0.1:1"}}, nil},
+		{server.Config{ListenClientURLs: []string{"http://10.0.0.1:1"}}, open},
+		{server.Config{ListenClientURLs: []string{"https://10.0.0.1:1"}}, nil},
+		{server.Config{ListenClientURLs: []string{"http://127.0.0.1:1"}, ClientTLS: server.TLS{CertFile: "c"}},
+			[]string{"cert-file or auto-tls is set, but no address for clients begins with https: they are served without TLS"}},
+		{server.Config{ListenPeerURLs: []string{"http://peer:1"}}, []string{"listen-peer-urls http://peer:1 has no TLS: whoever reaches it can act as a member"}},
+		{server.Config{ListenPeerURLs: []string{"https://peer:1"}, PeerTLS: server.TLS{Auto: true}},
+			[]string{"listen-peer-urls https://peer:1 asks for no certificate, so whoever reaches it can act as a member: set --peer-trusted-ca-file"}},
+		{server.Config{ListenPeerURLs: []string{"https://peer:1"}, PeerTLS: server.TLS{CertFile: "c", TrustedCAFile: "a"}}, nil},
+		{server.Config{ListenPeerURLs: []string{"http://127.0.0.1:1"}, PeerTLS: server.TLS{Auto: true}},
+			[]string{"peer-cert-file or peer-auto-tls is set, but no listen-peer-urls begin with https: members talk without TLS"}},
+	}
+	for _, tt := range tests {
+		require.Equal(t, tt.want, warnOpen(tt.config))
+	}
+}

@@ -140,7 +140,7 @@ func tlsWord(urls []string, t server.TLS) string {
 	switch {
 	case !slices.ContainsFunc(urls, isSecure):
 		return "off"
-	case t.ClientCertAuth || t.CRLFile != "":
+	case asksForCertificates(t):
 		return "with client certificates"
 	default:
 		return "on"

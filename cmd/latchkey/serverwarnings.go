@@ -52,11 +52,16 @@ func warnOpen(c server.Config) []string {
 		case !isExposed(u):
 		case !isSecure(u):
 			warn("listen-peer-urls", u, "has no TLS: whoever reaches it can act as a member")
-		case !c.PeerTLS.ClientCertAuth && c.PeerTLS.TrustedCAFile == "" && c.PeerTLS.CRLFile == "":
+		case !asksForCertificates(c.PeerTLS):
 			warn("listen-peer-urls", u, "asks for no certificate, so whoever reaches it can act as a member: set --peer-trusted-ca-file")
 		}
 	}
 	return warnings
+}
+
+// asksForCertificates says whether those who connect have to prove who they are.
+func asksForCertificates(t server.TLS) bool {
+	return t.ClientCertAuth || t.TrustedCAFile != "" || t.CRLFile != "" || len(t.AllowedCN)+len(t.AllowedHostnames) > 0
 }
 
 func isSecure(raw string) bool {
