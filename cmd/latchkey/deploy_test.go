@@ -158,14 +158,14 @@ func TestDeployUnit(t *testing.T) {
 // metricNames are those that the alerts and the dashboard may use: etcd's, and
 // those of Prometheus' own libraries.
 var metricNames = strings.Fields(`
-	up process_open_fds process_max_fds process_resident_memory_bytes process_cpu_seconds_total
-	etcd_server_has_leader etcd_server_is_leader etcd_server_leader_changes_seen_total etcd_server_quota_backend_bytes
+	up process_open_fds process_max_fds process_resident_memory_bytes
+	etcd_server_has_leader etcd_server_leader_changes_seen_total etcd_server_quota_backend_bytes
 	etcd_server_proposals_committed_total etcd_server_proposals_applied_total etcd_server_proposals_pending
 	etcd_server_proposals_failed_total etcd_disk_wal_fsync_duration_seconds etcd_disk_backend_commit_duration_seconds
-	etcd_mvcc_db_total_size_in_bytes etcd_mvcc_db_total_size_in_use_in_bytes
+	etcd_mvcc_db_total_size_in_bytes
 	etcd_debugging_mvcc_watcher_total etcd_debugging_mvcc_keys_total
 	etcd_debugging_lease_granted_total etcd_debugging_server_lease_expired_total
-	etcd_network_peer_round_trip_time_seconds etcd_network_client_grpc_received_bytes_total
+	etcd_network_active_peers latchkey_alarms latchkey_live_bytes latchkey_history_bytes etcd_network_client_grpc_received_bytes_total
 	etcd_network_client_grpc_sent_bytes_total grpc_server_handled_total`)
 
 var metricName = regexp.MustCompile(`\b(?:up|(?:etcd|grpc|process|latchkey|go)_[a-z0-9_]+)\b`)
@@ -174,7 +174,7 @@ var metricName = regexp.MustCompile(`\b(?:up|(?:etcd|grpc|process|latchkey|go)_[
 // series of a histogram.
 func metricsOf(expression string) []string {
 	var names []string
-	labels := regexp.MustCompile(`\{[^}]*\}|by \([^)]*\)`)
+	labels := regexp.MustCompile(`\{[^}]*\}|(?:by|on) \([^)]*\)`)
 	for _, name := range metricName.FindAllString(labels.ReplaceAllString(expression, ""), -1) {
 		names = append(names, strings.TrimSuffix(name, "_bucket"))
 	}
