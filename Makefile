@@ -1,7 +1,7 @@
 # Everything here is a short name for a command that works without make.
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race sim lint fmt bench interop etcd-common tour ci
+.PHONY: help build image test race sim lint fmt bench interop etcd-common tour ci
 
 SEEDS ?= 200
 FIRST ?= 1
@@ -11,6 +11,11 @@ help: ## list the targets
 
 build: ## build bin/latchkey
 	CGO_ENABLED=0 go build -trimpath -o bin/latchkey ./cmd/latchkey
+
+image: ## build the container image latchkey
+	mkdir -p bin/image/data
+	CGO_ENABLED=0 GOOS=linux go build -trimpath -ldflags='-s -w' -o bin/image/latchkey ./cmd/latchkey
+	docker build -f deploy/Dockerfile -t latchkey bin/image
 
 test: ## run the tests, as a new user would
 	go test ./...

@@ -47,6 +47,7 @@ const (
 	uuid     = "github.com/google/uuid"
 	cobra    = "github.com/spf13/cobra"
 	pflag    = "github.com/spf13/pflag"
+	yaml     = "go.yaml.in/yaml/v3"
 	sys      = "golang.org/x/sys"
 	xnet     = "golang.org/x/net/http2/hpack"
 	checker  = "github.com/anishathalye/porcupine"
@@ -104,7 +105,7 @@ var Rules = map[string]Rule{
 	// Programs.
 	"cmd/latchkey": {
 		Own:      []string{"client", "recipes/...", "server"},
-		External: []string{etcdAPI, grpc, cobra, pflag, sys},
+		External: []string{etcdAPI, grpc, cobra, pflag, yaml, sys},
 	},
 	"examples/...": {Own: []string{"client", "recipes/...", "server", "server/servertest"}},
 
