@@ -39,6 +39,8 @@ type Config struct {
 	Web http.Handler
 	// GreetTimeout bounds the wait for a connection's first bytes, and for the headers of a request of HTTP/1. 10s if zero.
 	GreetTimeout time.Duration
+	// Observe is told how long each call took, by its method's full name. Nil: no time is taken.
+	Observe func(method string, took time.Duration)
 	// Turn is called when the Direct methods of all requests that were read together have run.
 	Turn   func()
 	Logger *slog.Logger // nil: discarded
@@ -55,6 +57,7 @@ type Server struct {
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup // connections, handlers, writers
 	web      *webServer     // nil without Config.Web
+	traffic  traffic
 
 	mu        sync.Mutex // protects the rest
 	conns     map[*conn]struct{}
@@ -70,6 +73,8 @@ type method struct {
 	unary  grpc.MethodHandler // nil if stream is set
 	stream grpc.StreamHandler
 	direct Direct // may be nil
+	kind   string // as in MethodStats.Type
+	counts counts
 }
 
 var _ grpc.ServiceRegistrar = (*Server)(nil)
@@ -103,10 +108,21 @@ func New(cfg Config) *Server {
 func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.services[desc.ServiceName] = true
 	for _, m := range desc.Methods {
-		s.methods["/"+desc.ServiceName+"/"+m.MethodName] = &method{impl: impl, unary: m.Handler}
+		s.methods["/"+desc.ServiceName+"/"+m.MethodName] = &method{impl: impl, unary: m.Handler, kind: "unary"}
 	}
 	for _, m := range desc.Streams {
-		s.methods["/"+desc.ServiceName+"/"+m.StreamName] = &method{impl: impl, stream: m.Handler}
+		s.methods["/"+desc.ServiceName+"/"+m.StreamName] = &method{impl: impl, stream: m.Handler, kind: streamKind(m)}
+	}
+}
+
+func streamKind(d grpc.StreamDesc) string {
+	switch {
+	case !d.ServerStreams:
+		return "client_stream"
+	case !d.ClientStreams:
+		return "server_stream"
+	default:
+		return "bidi_stream"
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -37,6 +38,7 @@ type stream struct {
 	in      inbound
 	out     outbound
 	handler *handler // nil for a call that is answered directly
+	began   time.Time // if Config.Observe is set
 	busy    bool     // a handler or a Direct method is at it
 	orphan  bool     // counted in conn.orphans
 }
