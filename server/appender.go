@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -27,6 +28,7 @@ type appender struct {
 	// synced hands what is durable back to the loop.
 	synced func([]*replica.Append)
 	fail   func(error)
+	took   func(seconds float64) // is told how long each write with a sync took
 	stop   chan struct{}
 	done   chan struct{}
 
@@ -139,8 +141,12 @@ func (a *appender) appendGroup(work []*replica.Append) error {
 		sync = sync || w.Sync
 	}
 	if len(b.Entries) > 0 || b.HardState != nil {
+		began := time.Now()
 		if err := a.log.Append(b, sync); err != nil {
 			return err
+		}
+		if sync {
+			a.took(time.Since(began).Seconds())
 		}
 	}
 	a.synced(work)

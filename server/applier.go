@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/proto"
@@ -23,6 +24,7 @@ type applier struct {
 	published func(b batchInfo)
 	applied   func(*replica.Apply)
 	fail      func(error)
+	took      func(time.Duration) // is told how long each batch took to apply
 	stop      chan struct{}
 	done      chan struct{}
 
@@ -227,6 +229,7 @@ func (a *applier) applyDecoded(w *replica.Apply, commands [][]state.Command, lat
 	var answers []answer
 	var info batchInfo
 	s := a.store
+	began := time.Now()
 	s.mu.Lock()
 	m := s.machine
 	for i := range w.Entries {
@@ -250,6 +253,7 @@ func (a *applier) applyDecoded(w *replica.Apply, commands [][]state.Command, lat
 	info.leases = m.TakeLeaseEvents()
 	s.advanced(info.index)
 	s.mu.Unlock()
+	a.took(time.Since(began))
 
 	a.published(info)
 	s.release(later)

@@ -45,6 +45,7 @@ type Server struct {
 	inProcess lazyClient
 
 	gauges
+	meters meters
 	life
 }
 
@@ -52,6 +53,9 @@ type Server struct {
 type fronts struct {
 	clients *front.Server
 	watches *rpc.Watch
+	http    *front.Server // plain HTTP on addresses of its own
+	metrics *front.Server // metrics and health
+	site    *lateHandler  // what is served over plain HTTP
 }
 
 // gauges are what others may know of the member without asking the loop.
@@ -158,6 +162,7 @@ func (s *Server) open() (rec recovered, err error) {
 // assemble connects the parts; nothing runs yet.
 func (s *Server) assemble(rec recovered) error {
 	s.identity = rec.identity
+	s.meters.init(s)
 	s.store = newStore(rec.machine)
 	s.lessor = newLessor(s, s.log)
 	s.hub = watch.NewHub(watch.Config{Archive: archive{rec.checkpoint, s.store}},
@@ -182,11 +187,12 @@ func (s *Server) assemble(rec recovered) error {
 	s.appender = &appender{
 		inbox: newMailbox[*replica.Append](), log: rec.log, install: s.install,
 		synced: func(work []*replica.Append) { s.loop.appended(work) }, fail: s.fail, stop: s.halt, done: make(chan struct{}),
+		took: s.meters.walSync.Observe,
 	}
 	s.applier = &applier{
 		inbox: newMailbox[applyWork](), store: s.store, published: s.published,
-		applied: func(a *replica.Apply) { s.loop.inbox.leave(input{applied: a}) },
-		fail:    s.fail, stop: s.halt, done: make(chan struct{}),
+		applied: func(a *replica.Apply) { s.loop.inbox.leave(input{applied: a}) }, took: s.meters.applyTook,
+		fail: s.fail, stop: s.halt, done: make(chan struct{}),
 	}
 	s.loop = newLoop(r, outputs{
 		appender: s.appender, applier: s.applier, store: s.store,
@@ -196,7 +202,7 @@ func (s *Server) assemble(rec recovered) error {
 	s.loop.suspect = suspicion{rank: rank(rec), alive: s.alive}
 	s.publishInitial(rec.machine)
 	s.registerServices()
-	return nil
+	return s.openSite()
 }
 
 // ticksPerHeartbeat makes raft's clock finer than a heartbeat: followers draw
@@ -268,13 +274,19 @@ func (s *Server) run() {
 		s.workers.Go(func() { s.servePeers(l) })
 	}
 	for _, l := range s.listeners.client {
-		s.workers.Go(func() { s.serveClients(l) })
+		s.workers.Go(func() { s.serve(s.front.clients, l) })
+	}
+	for _, l := range s.listeners.http {
+		s.workers.Go(func() { s.serve(s.front.http, l) })
+	}
+	for _, l := range s.listeners.metrics {
+		s.workers.Go(func() { s.serve(s.front.metrics, l) })
 	}
 	go s.janitor()
 }
 
-func (s *Server) serveClients(l net.Listener) {
-	if err := s.front.clients.Serve(l); !errors.Is(err, front.ErrStopped) {
+func (s *Server) serve(f *front.Server, l net.Listener) {
+	if err := f.Serve(l); !errors.Is(err, front.ErrStopped) {
 		s.fail(fmt.Errorf("serve %s: %w", l.Addr(), err))
 	}
 }
@@ -291,6 +303,7 @@ func (s *Server) published(b batchInfo) {
 	s.compacted.Store(b.compact)
 	s.liveBytes.Store(b.live)
 	s.historyBytes.Store(b.history)
+	s.meters.leases(b.leases)
 	s.hub.Publish(b.events, b.compact)
 	s.lessor.follow(b)
 }

@@ -32,14 +32,21 @@ const (
 func (s *Server) registerServices() {
 	b := backend{s}
 	limits := rpc.Limits{RequestBytes: s.cfg.MaxRequestBytes, TxnOps: s.cfg.MaxTxnOps}
-	clients := front.New(front.Config{
+	cfg := front.Config{
 		Codec:           rpc.Codec(),
 		MaxRequestBytes: s.cfg.MaxRequestBytes + messageOverhead,
 		MinPingInterval: keepaliveMin,
+		GreetTimeout:    s.cfg.Limits.HandshakeTimeout,
 		Intercept:       rpc.RequireLeader(b),
 		Turn:            func() { s.loop.helpIfDue() },
+		Observe:         s.meters.calls,
 		Logger:          s.log,
-	})
+	}
+	s.front.site = &lateHandler{}
+	if len(s.listeners.http) == 0 {
+		cfg.Web = s.front.site
+	}
+	clients := front.New(cfg)
 	kv, lease := rpc.NewKV(b, limits), rpc.NewLease(b, b, b)
 	pb.RegisterKVServer(clients, kv)
 	pb.RegisterLeaseServer(clients, lease)
@@ -52,7 +59,7 @@ func (s *Server) registerServices() {
 		RequestBytes: s.cfg.MaxRequestBytes, ProgressInterval: s.cfg.WatchProgressInterval, Logger: s.log,
 	})
 	pb.RegisterWatchServer(clients, watches)
-	s.front = fronts{clients: clients, watches: watches}
+	s.front.clients, s.front.watches = clients, watches
 }
 
 // Hub implements rpc.WatchBackend.

@@ -40,7 +40,7 @@ func (s *Server) Stop(ctx context.Context) error {
 		defer cancel()
 		s.handOver(ctx)
 		close(s.stopping)
-		s.front.clients.Leave(ctx)
+		s.front.leave(ctx)
 		s.graceful.Store(true)
 		s.end(ErrStopped)
 	})
@@ -116,7 +116,7 @@ func successor(peers []replica.Peer) uint64 {
 func (s *Server) janitor() {
 	<-s.stopped.Done()
 	s.inProcess.close()
-	s.front.clients.Stop()
+	s.front.stop()
 	s.peers.Close()
 	s.front.watches.Wait()
 	s.leadership.close()

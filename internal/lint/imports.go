@@ -37,20 +37,22 @@ var impure = []string{
 }
 
 const (
-	etcdAPI  = "go.etcd.io/etcd/api/v3"
-	raft     = "go.etcd.io/raft/v3"
-	protobuf = "google.golang.org/protobuf"
-	grpc     = "google.golang.org/grpc"
-	genproto = "google.golang.org/genproto/googleapis/rpc"
-	bbolt    = "go.etcd.io/bbolt"
-	btree    = "github.com/tidwall/btree"
-	uuid     = "github.com/google/uuid"
-	cobra    = "github.com/spf13/cobra"
-	pflag    = "github.com/spf13/pflag"
-	sys      = "golang.org/x/sys"
-	xnet     = "golang.org/x/net/http2/hpack"
-	checker  = "github.com/anishathalye/porcupine"
-	testify  = "github.com/stretchr/testify"
+	etcdAPI    = "go.etcd.io/etcd/api/v3"
+	raft       = "go.etcd.io/raft/v3"
+	protobuf   = "google.golang.org/protobuf"
+	grpc       = "google.golang.org/grpc"
+	genproto   = "google.golang.org/genproto/googleapis/rpc"
+	bbolt      = "go.etcd.io/bbolt"
+	btree      = "github.com/tidwall/btree"
+	uuid       = "github.com/google/uuid"
+	cobra      = "github.com/spf13/cobra"
+	pflag      = "github.com/spf13/pflag"
+	sys        = "golang.org/x/sys"
+	xnet       = "golang.org/x/net/http2/hpack"
+	gateway    = "github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	prometheus = "github.com/prometheus/client_golang/prometheus"
+	checker    = "github.com/anishathalye/porcupine"
+	testify    = "github.com/stretchr/testify"
 )
 
 // Rules is the table of the project's packages, by path relative to the
@@ -74,11 +76,12 @@ var Rules = map[string]Rule{
 		Own:      []string{"server/internal/front", "server/internal/state", "server/internal/watch"},
 		External: []string{etcdAPI, protobuf, grpc, genproto},
 	},
+	"server/internal/web": {External: []string{etcdAPI, protobuf, grpc, gateway, prometheus}},
 	"server": {
 		Own: []string{
 			"client", "server/internal/checkpoint", "server/internal/disk", "server/internal/front",
 			"server/internal/lease", "server/internal/peer", "server/internal/replica", "server/internal/rpc",
-			"server/internal/state", "server/internal/wal", "server/internal/watch",
+			"server/internal/state", "server/internal/wal", "server/internal/watch", "server/internal/web",
 		},
 		External: []string{etcdAPI, raft, protobuf, grpc, genproto, uuid, sys},
 	},

@@ -39,8 +39,8 @@ type Config struct {
 	Web http.Handler
 	// GreetTimeout bounds the wait for a connection's first bytes, and for the headers of a request of HTTP/1. 10s if zero.
 	GreetTimeout time.Duration
-	// Observe is told how long each call took, by its method's full name. Nil: no time is taken.
-	Observe func(method string, took time.Duration)
+	// Observe is told how long each call took, and of what type, service and method it was. Nil: no time is taken.
+	Observe func(kind, service, method string, took time.Duration)
 	// Turn is called when the Direct methods of all requests that were read together have run.
 	Turn   func()
 	Logger *slog.Logger // nil: discarded
@@ -72,8 +72,9 @@ type method struct {
 	impl   any
 	unary  grpc.MethodHandler // nil if stream is set
 	stream grpc.StreamHandler
-	direct Direct // may be nil
-	kind   string // as in MethodStats.Type
+	direct Direct    // may be nil
+	kind   string    // as in MethodStats.Type
+	name   [2]string // of the service and of the method
 	counts counts
 }
 
@@ -108,10 +109,10 @@ func New(cfg Config) *Server {
 func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.services[desc.ServiceName] = true
 	for _, m := range desc.Methods {
-		s.methods["/"+desc.ServiceName+"/"+m.MethodName] = &method{impl: impl, unary: m.Handler, kind: "unary"}
+		s.methods["/"+desc.ServiceName+"/"+m.MethodName] = &method{impl: impl, unary: m.Handler, kind: "unary", name: [2]string{desc.ServiceName, m.MethodName}}
 	}
 	for _, m := range desc.Streams {
-		s.methods["/"+desc.ServiceName+"/"+m.StreamName] = &method{impl: impl, stream: m.Handler, kind: streamKind(m)}
+		s.methods["/"+desc.ServiceName+"/"+m.StreamName] = &method{impl: impl, stream: m.Handler, kind: streamKind(m), name: [2]string{desc.ServiceName, m.StreamName}}
 	}
 }
 

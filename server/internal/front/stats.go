@@ -48,11 +48,10 @@ func (s *Server) Stats() Stats {
 	out := Stats{Connections: len(s.conns)}
 	s.mu.Unlock()
 	out.BytesReceived, out.BytesSent = s.traffic.received.Load(), s.traffic.sent.Load()
-	for path, m := range s.methods {
-		service, name, _ := splitPath(path)
+	for _, m := range s.methods {
 		c := &m.counts
 		ms := MethodStats{
-			Service: service, Method: name, Type: m.kind,
+			Service: m.name[0], Method: m.name[1], Type: m.kind,
 			Started: c.started.Load(), Received: c.received.Load(), Sent: c.sent.Load(),
 		}
 		for i := range c.handled {
@@ -90,6 +89,6 @@ func (st *stream) ended() {
 	}
 	m.counts.handledWith(code)
 	if f := st.c.s.cfg.Observe; f != nil {
-		f(st.head.path, time.Since(st.began))
+		f(m.kind, m.name[0], m.name[1], time.Since(st.began))
 	}
 }

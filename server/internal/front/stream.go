@@ -37,10 +37,10 @@ type stream struct {
 	// The connection's mu protects the rest.
 	in      inbound
 	out     outbound
-	handler *handler // nil for a call that is answered directly
+	handler *handler  // nil for a call that is answered directly
 	began   time.Time // if Config.Observe is set
-	busy    bool     // a handler or a Direct method is at it
-	orphan  bool     // counted in conn.orphans
+	busy    bool      // a handler or a Direct method is at it
+	orphan  bool      // counted in conn.orphans
 }
 
 // inbound is what comes on a stream.

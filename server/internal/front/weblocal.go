@@ -263,4 +263,3 @@ func (h *localHeader) report(opts []grpc.CallOption) {
 		}
 	}
 }
-
