@@ -77,7 +77,7 @@ func newGateway(cfg Gateway) (*gateway, error) {
 		},
 	}, cfg.More...)
 	for _, register := range services {
-		if err := register(context.Background(), g.mux, cfg.Conn); err != nil {
+		if err := register(context.Background(), g.mux, quietConn{cfg.Conn}); err != nil {
 			return nil, err
 		}
 	}
@@ -214,3 +214,24 @@ type address string
 
 func (a address) Network() string { return "tcp" }
 func (a address) String() string  { return string(a) }
+
+// quietConn ends streams without an error when their client has gone: there is nobody to tell.
+type quietConn struct{ grpc.ClientConnInterface }
+
+func (c quietConn) NewStream(ctx context.Context, d *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	s, err := c.ClientConnInterface.NewStream(ctx, d, method, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return quietStream{s}, nil
+}
+
+type quietStream struct{ grpc.ClientStream }
+
+func (s quietStream) RecvMsg(m any) error {
+	err := s.ClientStream.RecvMsg(m)
+	if err != nil && errors.Is(s.Context().Err(), context.Canceled) {
+		return io.EOF
+	}
+	return err
+}

@@ -91,7 +91,8 @@ func plain(v any) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
-// NewDecoder implements runtime.Marshaler. It tells a body of several documents where one ends.
+// NewDecoder implements runtime.Marshaler. It tells a body of several documents where one ends. The first that can not be
+// read is the end of them: the runtime would only write the reason, with parts of the document, to the process's log.
 func (m *marshaler) NewDecoder(r io.Reader) runtime.Decoder {
 	d := m.JSONPb.NewDecoder(r)
 	body, ok := r.(*documents)
@@ -99,9 +100,11 @@ func (m *marshaler) NewDecoder(r io.Reader) runtime.Decoder {
 		return d
 	}
 	return runtime.DecoderFunc(func(v any) error {
-		err := d.Decode(v)
+		if d.Decode(v) != nil {
+			return io.EOF
+		}
 		body.next()
-		return err
+		return nil
 	})
 }
 
