@@ -69,6 +69,12 @@ type Size struct {
 	Keys int
 }
 
+// totals is what a machine keeps count of.
+type totals struct {
+	size   Size
+	counts Counts
+}
+
 // Counts is what was applied since the machine was made. It is no part of the state: members differ in it.
 type Counts struct{ Puts, Deletes, Txns, PutBytes int64 }
 
@@ -94,10 +100,9 @@ type Machine struct {
 
 	sweep   sweep
 	pending pending
-	size    Size
-	counts  Counts
-	view    *View // of the present state, nil when something was applied since the last
-	room    room
+	totals
+	view *View // of the present state, nil when something was applied since the last
+	room room
 }
 
 // room is working space that is used again.
