@@ -43,6 +43,9 @@ type Imported struct {
 // leases count as granted before the first one.
 func (s *Source) Import(path string, c ImportConfig) (Imported, error) {
 	doing := func(err error) error { return fmt.Errorf("import %s: %w", s.path, err) }
+	if err := s.CheckVersion(); err != nil {
+		return Imported{}, err
+	}
 	if c.Bump < 0 || c.Bump > math.MaxInt64/2 || s.about.Revision > math.MaxInt64/2 {
 		return Imported{}, doing(fmt.Errorf("bump of revision %d by %d", s.about.Revision, c.Bump))
 	}

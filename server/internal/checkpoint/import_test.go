@@ -109,7 +109,7 @@ func TestImportBumps(t *testing.T) {
 	m.Apply(2, 2, nil)
 	require.NoError(t, s.Save(m.TakeChanges(), nil))
 	require.Len(t, rows(t, s)["key"], m.Size().Keys)
-	_, err := (&Source{about: About{Revision: 1}}).Import("/nowhere", ImportConfig{Bump: -1})
+	_, err := (&Source{about: About{Version: "3.7.0", Revision: 1}}).Import("/nowhere", ImportConfig{Bump: -1})
 	require.Error(t, err)
 }
 
@@ -241,7 +241,11 @@ func TestSourceRefuses(t *testing.T) {
 		{"odd index", asEtcd(t, good, set(indexKey, []byte("x"))), false, ErrDamaged},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := OpenSource(image(t, c.data), c.hash)
+			src, err := OpenSource(image(t, c.data), c.hash)
+			if err == nil {
+				_, err = src.Import(filepath.Join(t.TempDir(), "db"), restored)
+				require.NoError(t, src.Close())
+			}
 			require.ErrorIs(t, err, c.want)
 			t.Log(err)
 		})
