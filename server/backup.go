@@ -84,7 +84,7 @@ func shareDataDir(l layout) (io.Closer, error) {
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
 		_ = f.Close()
-		return nil, fmt.Errorf("%w: a process has %s open; stop it, or take a snapshot of the running member", ErrDataDirInUse, l.root)
+		return nil, fmt.Errorf("%w: a process has %s open; stop it, or ask it with \"latchkey snapshot save\"", ErrDataDirInUse, l.root)
 	}
 	return f, nil
 }
