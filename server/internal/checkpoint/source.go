@@ -308,7 +308,14 @@ func (v *survey) finishOwn() error {
 		return err
 	}
 	p := ours.position
-	if p.index != a.Index || p.term != a.Term {
+	same := v.all // but for these two, that damage must not make our rows look stale
+	for key, n := range map[string]uint64{string(indexKey): p.index, string(termKey): p.term} {
+		if row := v.rows[string(metaBucket)+"/"+key]; row != nil {
+			same.remove(metaBucket, []byte(key), row)
+			same.add(metaBucket, []byte(key), leaseKey(int64(n)))
+		}
+	}
+	if p.content != same && (p.index != a.Index || p.term != a.Term) {
 		return nil
 	}
 	if p.content != v.all {
