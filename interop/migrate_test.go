@@ -181,10 +181,19 @@ func requireForward(t *testing.T, s *side, old, now int64) {
 // awaitVersion waits until an etcd has told its file of which version that is: some seconds after its first start.
 func awaitVersion(t *testing.T, s *side) {
 	t.Helper()
-	require.Eventually(t, func() bool {
-		st, err := s.maint.Status(testContext(t), &pb.StatusRequest{})
-		return err == nil && st.StorageVersion != ""
-	}, time.Minute, 100*time.Millisecond)
+	ctx := testContext(t)
+	for {
+		st, err := s.maint.Status(ctx, &pb.StatusRequest{})
+		require.NoError(t, err)
+		if st.StorageVersion != "" {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			require.NoError(t, context.Cause(ctx))
+		case <-time.After(100 * time.Millisecond): // nothing tells
+		}
+	}
 }
 
 func addUsers(t *testing.T, s *side) {

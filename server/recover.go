@@ -101,6 +101,14 @@ func gapError(base, checkpoint uint64) error {
 		ErrDamagedDataDir, base, checkpoint)
 }
 
+// explained names the command that says what is wrong with a directory.
+func explained(l layout, err error) error {
+	if errors.Is(err, ErrDamagedDataDir) || errors.Is(err, ErrForeignDataDir) {
+		return fmt.Errorf("%w; \"latchkey doctor %s\" explains it", err, l.root)
+	}
+	return err
+}
+
 // directoryError names the kind of an error of the data directory.
 func directoryError(err error) error {
 	var damage *wal.DamageError
