@@ -161,7 +161,7 @@ func (s *Server) open() (rec recovered, err error) {
 		}
 	}
 	if rec, err = s.recoverMember(dir); err != nil {
-		return rec, err
+		return rec, explained(dir, err)
 	}
 	s.snapshots = &snapshots{dir: dir.received()}
 	if err := s.snapshots.clean(); err != nil {

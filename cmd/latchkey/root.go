@@ -65,6 +65,7 @@ func newRoot(a *app) *cobra.Command {
 		newGetCommand(a), newPutCommand(a), newDelCommand(a), newTxnCommand(a), newWatchCommand(a),
 		newLeaseCommand(a), newLockCommand(a), newStatusCommand(a), newHealthCommand(a), newMemberCommand(a),
 		newProxyCommand("gateway"), newProxyCommand("grpc-proxy"),
+		newSnapshotCommand(a), newBackupCommand(a), newDoctorCommand(a),
 	)
 	return root
 }
