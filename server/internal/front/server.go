@@ -35,6 +35,8 @@ type Config struct {
 	MaxRequestBytes int
 	// MinPingInterval is the least time between a client's pings; one that pings more often is sent away. 0 allows all.
 	MinPingInterval time.Duration
+	// MaxStreams bounds the calls of a connection that are under way. 10,000 if zero.
+	MaxStreams int
 	Codec           encoding.CodecV2
 	Intercept       grpc.UnaryServerInterceptor // around unary methods, not around Direct ones; nil for none
 	// Web serves what is no gRPC: HTTP/1, and requests of HTTP/2 with another content type. Nil: both are refused.
@@ -82,6 +84,9 @@ var _ grpc.ServiceRegistrar = (*Server)(nil)
 func New(cfg Config) *Server {
 	if cfg.MaxRequestBytes == 0 {
 		cfg.MaxRequestBytes = defaultMaxRequestBytes
+	}
+	if cfg.MaxStreams == 0 {
+		cfg.MaxStreams = streamsMax
 	}
 	if cfg.Turn == nil {
 		cfg.Turn = func() {}
