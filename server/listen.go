@@ -62,15 +62,15 @@ func (l listeners) close() {
 
 // advertisePeers returns what other members are told to connect to.
 func (l listeners) advertisePeers(c Config) []string {
-	return advertised(c.AdvertisePeerURLs, l.peer)
+	return advertised(c.AdvertisePeerURLs, c.ListenPeerURLs, l.peer)
 }
 
 // advertiseClients returns what clients are told to connect to.
 func (l listeners) advertiseClients(c Config) []string {
-	return advertised(c.AdvertiseClientURLs, l.client)
+	return advertised(c.AdvertiseClientURLs, c.ListenClientURLs, l.client)
 }
 
-func advertised(given []string, open []net.Listener) []string {
+func advertised(given, listened []string, open []net.Listener) []string {
 	var urls []string
 	for _, u := range given {
 		urls = append(urls, strings.TrimSuffix(u, "/"))
@@ -78,8 +78,8 @@ func advertised(given []string, open []net.Listener) []string {
 	if len(urls) > 0 {
 		return urls
 	}
-	for _, each := range open {
-		urls = append(urls, "http://"+each.Addr().String())
+	for i, each := range open {
+		urls = append(urls, asSecure("http://"+each.Addr().String(), listened[min(i, len(listened)-1)]))
 	}
 	return urls
 }

@@ -44,6 +44,7 @@ type Server struct {
 	hub       *watch.Hub
 	front     fronts
 	inProcess lazyClient
+	safety    safety
 
 	gauges
 	life
@@ -113,10 +114,14 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	s.stopping, s.checked = make(chan struct{}), make(chan struct{})
 	s.leadership.init(leaderlessTimeouts * cfg.ElectionTimeout)
 
+	if err := s.secureIt(); err != nil {
+		return nil, err
+	}
 	var err error
 	if s.listeners, err = listen(ctx, cfg); err != nil {
 		return nil, err
 	}
+	s.guardAll(s.listeners.client, cfg.ListenClientURLs)
 	rec, err := s.open()
 	if err != nil {
 		s.listeners.close()
@@ -175,7 +180,10 @@ func (s *Server) assemble(rec recovered) error {
 		return err
 	}
 	s.lessor = newLessor(s, s.log)
-	s.hub = watch.NewHub(watch.Config{Archive: archive{rec.checkpoint, s.store}},
+	s.hub = watch.NewHub(watch.Config{
+		Archive:     archive{rec.checkpoint, s.store},
+		WatchersMax: s.cfg.Limits.Watches, StreamWatchersMax: s.cfg.Limits.WatchesPerStream,
+	},
 		rec.machine.History(), rec.machine.CompactRevision())
 	keep, err := parseRetention(s.cfg.AutoCompactionMode, s.cfg.AutoCompactionRetention)
 	if err != nil {
@@ -188,7 +196,7 @@ func (s *Server) assemble(rec recovered) error {
 	}
 	s.peers = peer.New(peer.Config{
 		ID: rec.identity.MemberID, ClusterID: rec.identity.ClusterID,
-		Handler: peerHandler{s}, OpenSnapshot: s.openSnapshot, Logger: s.log,
+		Handler: peerHandler{s}, OpenSnapshot: s.openSnapshot, Logger: s.log, Secure: s.peerSecure(),
 	})
 	r, err := s.newReplica(rec)
 	if err != nil {

@@ -82,6 +82,7 @@ func (s *Socket) TryRead(fd uintptr) { s.fd = int(fd) }
 // EndRead ends what TryRead began.
 func (s *Socket) EndRead() { s.fd = -1 }
 
+// Read is the connection's, or tried: see TryRead.
 func (s *Socket) Read(p []byte) (int, error) {
 	if s.fd < 0 {
 		return s.Conn.Read(p)

@@ -51,18 +51,9 @@ func New(s Settings) (*Policy, error) {
 	}
 	p := &Policy{settings: s}
 	p.demands = s.ClientCertAuth || s.TrustedCAFile != "" || s.CRLFile != "" || len(s.AllowedCN)+len(s.AllowedHostnames) > 0
-	if err := s.check(); err != nil {
+	err := s.apply(&p.base)
+	if err != nil {
 		return nil, err
-	}
-	var err error
-	if p.base.MinVersion, p.base.MaxVersion, err = versions(s.MinVersion, s.MaxVersion); err != nil {
-		return nil, err
-	}
-	if p.base.CipherSuites, err = suites(s.CipherSuites); err != nil {
-		return nil, err
-	}
-	if p.base.MinVersion == tls.VersionTLS13 && len(s.CipherSuites) > 0 {
-		return nil, errors.New("cipher-suites has no effect with tls-min-version TLS1.3, whose suites are not for choice: leave one out")
 	}
 	p.base.SessionTicketsDisabled = true
 	p.base.DynamicRecordSizingDisabled = true // small records cost more calls than they save time, on a network of servers
@@ -70,6 +61,26 @@ func New(s Settings) (*Policy, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// Check reports what contradicts itself, without a look at the files.
+func (s Settings) Check() error { return s.apply(&tls.Config{}) }
+
+// apply checks the settings and puts into c what is not in files.
+func (s Settings) apply(c *tls.Config) (err error) {
+	if err := s.check(); err != nil {
+		return err
+	}
+	if c.MinVersion, c.MaxVersion, err = versions(s.MinVersion, s.MaxVersion); err != nil {
+		return err
+	}
+	if c.CipherSuites, err = suites(s.CipherSuites); err != nil {
+		return err
+	}
+	if c.MinVersion == tls.VersionTLS13 && len(s.CipherSuites) > 0 {
+		return errors.New("cipher-suites has no effect with tls-min-version TLS1.3, whose suites are not for choice: leave one out")
+	}
+	return nil
 }
 
 func (s Settings) check() error {
