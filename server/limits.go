@@ -1,7 +1,9 @@
 package server
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -73,7 +75,11 @@ func (s *Server) newGate() *gate.Gate {
 	var files unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil && files.Cur < uint64(connections)+reservedFiles {
 		connections = max(int(files.Cur)-reservedFiles, 1)
-		s.log.Warn("fewer connections of clients are accepted than configured: raise the limit of open files (ulimit -n)",
+		level := slog.LevelWarn
+		if l.Connections == gate.DefaultConnections { // nobody asked for so many
+			level = slog.LevelDebug
+		}
+		s.log.Log(context.Background(), level, "fewer connections of clients are accepted than configured: raise the limit of open files (ulimit -n)",
 			"configured", l.Connections, "accepted", connections, "open files", files.Cur)
 	}
 	return gate.New(gate.Bounds{
