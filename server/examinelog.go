@@ -132,7 +132,7 @@ func (x *examiner) permissions() {
 			bad = true
 		}
 	}
-	if info, err := os.Stat(x.l.db()); err == nil && info.Mode().Perm()&0o077 != 0 && isOpen(x.l) {
+	if info, err := os.Stat(x.l.db()); err == nil && info.Mode().Perm()&0o077 != 0 && letsOthersIn(x.l) {
 		x.say(SeverityWarning, "permissions", "others can read %s", x.l.db())
 		bad = true
 	}
@@ -141,8 +141,8 @@ func (x *examiner) permissions() {
 	}
 }
 
-// isOpen says whether the folders let others through to the files.
-func isOpen(l layout) bool {
+// letsOthersIn says whether the folders let others through to the files.
+func letsOthersIn(l layout) bool {
 	for _, dir := range []string{l.root, l.member(), l.snap()} {
 		if info, err := os.Stat(dir); err != nil || info.Mode().Perm()&0o011 == 0 {
 			return false

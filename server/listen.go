@@ -66,15 +66,15 @@ func (l listeners) close() {
 
 // advertisePeers returns what other members are told to connect to.
 func (l listeners) advertisePeers(c Config) []string {
-	return advertised(c.AdvertisePeerURLs, l.peer)
+	return advertised(c.AdvertisePeerURLs, c.ListenPeerURLs, l.peer)
 }
 
 // advertiseClients returns what clients are told to connect to.
 func (l listeners) advertiseClients(c Config) []string {
-	return advertised(c.AdvertiseClientURLs, l.client)
+	return advertised(c.AdvertiseClientURLs, c.ListenClientURLs, l.client)
 }
 
-func advertised(given []string, open []net.Listener) []string {
+func advertised(given, listened []string, open []net.Listener) []string {
 	var urls []string
 	for _, u := range given {
 		urls = append(urls, strings.TrimSuffix(u, "/"))
@@ -82,8 +82,8 @@ func advertised(given []string, open []net.Listener) []string {
 	if len(urls) > 0 {
 		return urls
 	}
-	for _, each := range open {
-		urls = append(urls, urlOf(each))
+	for i, each := range open {
+		urls = append(urls, asSecure(urlOf(each), listened[min(i, len(listened)-1)]))
 	}
 	return urls
 }

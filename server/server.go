@@ -44,9 +44,9 @@ type Server struct {
 	hub       *watch.Hub
 	front     fronts
 	inProcess lazyClient
+	safety    safety
 
 	gauges
-	meters meters
 	life
 }
 
@@ -70,6 +70,7 @@ type gauges struct {
 	installed               atomic.Int64 // received checkpoints
 	alarmsOn                atomic.Pointer[[]state.Alarm]
 	accusations, pardoned   atomic.Uint64 // see answerAccusation
+	meters                  meters
 }
 
 // life is how a member ends: stopped is cancelled, with the reason, by Stop,
@@ -116,10 +117,16 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	s.stopping, s.checked = make(chan struct{}), make(chan struct{})
 	s.leadership.init(leaderlessTimeouts * cfg.ElectionTimeout)
 
+	if err := s.secureIt(); err != nil {
+		return nil, err
+	}
 	var err error
 	if s.listeners, err = listen(ctx, cfg); err != nil {
 		return nil, err
 	}
+	s.guardAll(s.listeners.client, cfg.ListenClientURLs)
+	s.guardAll(s.listeners.http, cfg.Web.ListenClientHTTPURLs)
+	s.guardAll(s.listeners.metrics, cfg.Web.ListenMetricsURLs)
 	rec, err := s.open()
 	if err != nil {
 		s.listeners.close()
@@ -179,7 +186,10 @@ func (s *Server) assemble(rec recovered) error {
 		return err
 	}
 	s.lessor = newLessor(s, s.log)
-	s.hub = watch.NewHub(watch.Config{Archive: archive{rec.checkpoint, s.store}},
+	s.hub = watch.NewHub(watch.Config{
+		Archive:     archive{rec.checkpoint, s.store},
+		WatchersMax: s.cfg.Limits.Watches, StreamWatchersMax: s.cfg.Limits.WatchesPerStream,
+	},
 		rec.machine.History(), rec.machine.CompactRevision())
 	keep, err := parseRetention(s.cfg.AutoCompactionMode, s.cfg.AutoCompactionRetention)
 	if err != nil {
@@ -192,7 +202,7 @@ func (s *Server) assemble(rec recovered) error {
 	}
 	s.peers = peer.New(peer.Config{
 		ID: rec.identity.MemberID, ClusterID: rec.identity.ClusterID,
-		Handler: peerHandler{s}, OpenSnapshot: s.openSnapshot, Logger: s.log,
+		Handler: peerHandler{s}, OpenSnapshot: s.openSnapshot, Logger: s.log, Secure: s.peerSecure(),
 	})
 	r, err := s.newReplica(rec)
 	if err != nil {

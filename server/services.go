@@ -1,8 +1,6 @@
 package server
 
 import (
-	"time"
-
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -25,8 +23,6 @@ const (
 	// messageOverhead is what a message may have beyond the request it
 	// carries, as in etcd.
 	messageOverhead = 512 << 10
-	// keepaliveMin is the least time between a client's pings.
-	keepaliveMin = time.Second
 )
 
 // registerServices makes the gRPC server of the clients. It fails if a method
@@ -37,7 +33,8 @@ func (s *Server) registerServices() error {
 	cfg := front.Config{
 		Codec:           rpc.Codec(),
 		MaxRequestBytes: s.cfg.MaxRequestBytes + messageOverhead,
-		MinPingInterval: keepaliveMin,
+		MinPingInterval: s.cfg.Limits.KeepAliveMinTime,
+		MaxStreams:      s.cfg.Limits.StreamsPerConnection,
 		GreetTimeout:    s.cfg.Limits.HandshakeTimeout,
 		Intercept:       rpc.Chain(rpc.RequireLeader(b), s.front.guard.Unary),
 		InterceptStream: s.front.guard.Stream,

@@ -28,7 +28,7 @@ func socketPath(u *url.URL) string { return u.Host + u.Path + u.Opaque }
 // checkClientURL checks a URL at which clients connect.
 func checkClientURL(raw string) error {
 	u, err := url.Parse(raw)
-	if err != nil || u.Scheme != schemeUnix {
+	if err != nil || !isUnix(u) {
 		return checkURL(raw)
 	}
 	if socketPath(u) == "" {

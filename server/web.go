@@ -35,7 +35,7 @@ func (s *Server) openSite() error {
 	s.front.site.Handler = site
 	plain := func(h http.Handler) *front.Server {
 		return front.New(front.Config{
-			Web: h, GreetTimeout: s.cfg.Limits.HandshakeTimeout, MinPingInterval: keepaliveMin, Logger: s.log,
+			Web: h, GreetTimeout: s.cfg.Limits.HandshakeTimeout, MinPingInterval: s.cfg.Limits.KeepAliveMinTime, Logger: s.log,
 		})
 	}
 	s.front.http, s.front.metrics = plain(site), plain(site.Health())

@@ -71,11 +71,13 @@ var Rules = map[string]Rule{
 	"server/internal/checkpoint": {Own: []string{"server/internal/state"}, External: []string{bbolt, etcdAPI, raft, protobuf, sys}},
 
 	// The rest of the server.
-	"server/internal/peer":  {External: []string{raft, protobuf, sys}},
-	"server/internal/lease": {},
-	"server/internal/watch": {Own: []string{"server/internal/state"}, External: []string{etcdAPI, protobuf}},
-	"server/internal/front": {External: []string{protobuf, grpc, xnet}},
-	"server/internal/auth":  {Own: []string{"server/internal/state"}, External: []string{etcdAPI, protobuf, grpc, bcrypt, jwt}},
+	"server/internal/peer":   {External: []string{raft, protobuf, sys}},
+	"server/internal/lease":  {},
+	"server/internal/watch":  {Own: []string{"server/internal/state"}, External: []string{etcdAPI, protobuf}},
+	"server/internal/secure": {},
+	"server/internal/gate":   {},
+	"server/internal/front":  {External: []string{protobuf, grpc, xnet}},
+	"server/internal/auth":   {Own: []string{"server/internal/state"}, External: []string{etcdAPI, protobuf, grpc, bcrypt, jwt}},
 	"server/internal/rpc": {
 		Own:      []string{"server/internal/auth", "server/internal/front", "server/internal/state", "server/internal/watch"},
 		External: []string{etcdAPI, protobuf, grpc, genproto},
@@ -84,8 +86,9 @@ var Rules = map[string]Rule{
 	"server": {
 		Own: []string{
 			"client", "server/internal/auth", "server/internal/checkpoint", "server/internal/disk", "server/internal/front",
+			"server/internal/gate",
 			"server/internal/lease", "server/internal/peer", "server/internal/replica", "server/internal/rpc",
-			"server/internal/state", "server/internal/wal", "server/internal/watch", "server/internal/web",
+			"server/internal/secure", "server/internal/state", "server/internal/wal", "server/internal/watch", "server/internal/web",
 		},
 		External: []string{etcdAPI, raft, protobuf, grpc, genproto, uuid, sys},
 	},
@@ -112,7 +115,8 @@ var Rules = map[string]Rule{
 	},
 	"examples/...": {Own: []string{"client", "recipes/...", "server", "server/servertest"}},
 
-	"internal/lint": {},
+	"internal/certtest": {},
+	"internal/lint":     {},
 }
 
 // CheckImports returns one sentence for each import of p that rules forbid,

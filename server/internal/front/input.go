@@ -150,7 +150,7 @@ func (c *conn) request(h frameHeader, block []byte) error {
 	case c.left: // the client has been told that it is not served
 	case head.fault != "" || head.missing:
 		c.out = appendReset(c.out, h.stream, codeProtocol)
-	case len(c.streams)+c.orphans >= streamsMax:
+	case len(c.streams)+c.orphans >= c.s.cfg.MaxStreams:
 		c.out = appendReset(c.out, h.stream, codeRefused)
 	case head.refused != nil:
 		c.out = c.answers.appendRefusal(c.out, h.stream, head.refused)

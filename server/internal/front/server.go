@@ -35,8 +35,10 @@ type Config struct {
 	MaxRequestBytes int
 	// MinPingInterval is the least time between a client's pings; one that pings more often is sent away. 0 allows all.
 	MinPingInterval time.Duration
-	Codec           encoding.CodecV2
-	Intercept       grpc.UnaryServerInterceptor // around unary methods, not around Direct ones; nil for none
+	// MaxStreams bounds the calls of a connection that are under way. 10,000 if zero.
+	MaxStreams int
+	Codec      encoding.CodecV2
+	Intercept  grpc.UnaryServerInterceptor // around unary methods, not around Direct ones; nil for none
 	// Web serves what is no gRPC: HTTP/1, and requests of HTTP/2 with another content type. Nil: both are refused.
 	Web http.Handler
 	// GreetTimeout bounds the wait for a connection's first bytes, and for the headers of a request of HTTP/1. 10s if zero.
@@ -88,6 +90,9 @@ var _ grpc.ServiceRegistrar = (*Server)(nil)
 func New(cfg Config) *Server {
 	if cfg.MaxRequestBytes == 0 {
 		cfg.MaxRequestBytes = defaultMaxRequestBytes
+	}
+	if cfg.MaxStreams == 0 {
+		cfg.MaxStreams = streamsMax
 	}
 	if cfg.Turn == nil {
 		cfg.Turn = func() {}
@@ -214,6 +219,13 @@ func (s *Server) start(nc net.Conn) {
 			s.remove(c)
 		}
 	})
+}
+
+// Pipe returns a connection to the server from within the process, in the clear.
+func (s *Server) Pipe() net.Conn {
+	ours, theirs := net.Pipe()
+	s.start(ours)
+	return theirs
 }
 
 func (s *Server) remove(c *conn) {

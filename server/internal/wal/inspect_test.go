@@ -25,6 +25,21 @@ func (l lookOnly) Rename(from, to string) error { l.t.Errorf("renames %s", from)
 func (l lookOnly) Remove(name string) error     { l.t.Errorf("removes %s", name); return nil }
 func (l lookOnly) SyncDir(dir string) error     { l.t.Errorf("syncs %s", dir); return nil }
 
+// endOfBatches returns where the last sector that is not zero ends.
+func endOfBatches(t *testing.T, f disk.File) int64 {
+	t.Helper()
+	end, err := f.Size()
+	require.NoError(t, err)
+	for b := make([]byte, 512); end > 512; end -= 512 {
+		_, err := f.ReadAt(b, end-512)
+		require.NoError(t, err)
+		if string(b) != string(make([]byte, 512)) {
+			break
+		}
+	}
+	return end
+}
+
 // Inspect finds what Open finds, after a clean stop, after a crash and with a torn end, and changes nothing.
 func TestInspectFindsWhatOpenFinds(t *testing.T) {
 	for _, how := range []string{"closed", "crashed", "torn", "damaged", "empty"} {
@@ -50,16 +65,7 @@ func TestInspectFindsWhatOpenFinds(t *testing.T) {
 			}
 			f, err := m.Open(newest)
 			require.NoError(t, err)
-			size, err := f.Size()
-			require.NoError(t, err)
-			end := size
-			for b := make([]byte, 512); end > 512; end -= 512 { // behind the last batch
-				_, err := f.ReadAt(b, end-512)
-				require.NoError(t, err)
-				if string(b) != string(make([]byte, 512)) {
-					break
-				}
-			}
+			end := endOfBatches(t, f)
 			switch how {
 			case "torn":
 				_, err = f.WriteAt(make([]byte, 512), end-512)
