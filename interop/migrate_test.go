@@ -304,7 +304,14 @@ func TestMigrateFromEtcd(t *testing.T) {
 	t.Run("a copy of the file", func(t *testing.T) {
 		require.NoError(t, etcd.cluster.Members[0].Terminate(testContext(t)))
 		data := t.TempDir()
-		db := filepath.Join(etcd.cluster.Members[0].DataDir, "member", "snap", "db")
+		theirs := etcd.cluster.Members[0].DataDir
+		path, err := harness.Build(testContext(t), harness.ToolLatchkey)
+		require.NoError(t, err)
+		said, err := exec.CommandContext(testContext(t), path, "doctor", theirs).Output()
+		var exit *exec.ExitError
+		require.ErrorAs(t, err, &exit)
+		require.Equal(t, 12, exit.ExitCode(), "%s", said)
+		db := filepath.Join(theirs, "member", "snap", "db")
 		tool(t, harness.ToolLatchkey, "snapshot", "restore", db, "--skip-hash-check", "--name=m0", "--data-dir="+filepath.Join(data, "m0"))
 		requireMoved(t, want, survey(t, startAt(t, harness.Latchkey, data)))
 	})

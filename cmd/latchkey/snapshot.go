@@ -42,9 +42,9 @@ func newSnapshotSaveCommand(a *app) *cobra.Command {
 	return a.addGlobals(&cobra.Command{
 		Use:   "save FILE",
 		Short: "save a snapshot of one member's data",
-		Long: `Save a snapshot of one member's data in FILE, which is replaced if it exists. The copy is written to FILE.part, read back
-and verified, hash and rows; only when all of it is good and on the disk it gets the name FILE. The member goes on serving
-meanwhile. It works on etcd too, and etcdutl restores what it saves.`,
+		Long: `Save a snapshot of one member's data in FILE, which is replaced if it exists. The copy is written to FILE.part, read
+back and verified, hash and rows; only when all of it is good and on the disk it gets the name FILE. The member goes on
+serving meanwhile. It works on etcd too, and etcdutl restores what it saves.`,
 		Example: `  latchkey snapshot save backup.db
   latchkey snapshot save backup.db --endpoints=10.0.0.1:2379`,
 		Args: exactly("FILE"),
@@ -136,8 +136,8 @@ func newSnapshotStatusCommand(a *app) *cobra.Command {
 	return a.addOutput(&cobra.Command{
 		Use:   "status FILE",
 		Short: "print what a snapshot holds",
-		Long: `Read all of a snapshot, of latchkey or of etcd, and print what it holds: hash, revision, number of keys, size and storage
-version, as etcdutl does. A damaged one is an error. A database file without a hash at its end is read too.`,
+		Long: `Read all of a snapshot, of latchkey or of etcd, and print what it holds: hash, revision, number of keys, size and
+storage version, as etcdutl does. A damaged one is an error. A database file without a hash at its end is read too.`,
 		Example: `  latchkey snapshot status backup.db --output=table`,
 		Args:    exactly("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
