@@ -26,7 +26,8 @@ func newSnapshotRestoreCommand(a *app) *cobra.Command {
 		Short: "make the data directory of a new member from a snapshot",
 		Long:  restoreLong,
 		Example: `  latchkey snapshot restore backup.db --data-dir=new
-  latchkey snapshot restore backup.db --name=a --data-dir=a.latchkey --initial-advertise-peer-urls=http://10.0.0.1:2380 \
+  latchkey snapshot restore backup.db --name=a --data-dir=a.latchkey \
+    --initial-advertise-peer-urls=http://10.0.0.1:2380 \
     --initial-cluster=a=http://10.0.0.1:2380,b=http://10.0.0.2:2380,c=http://10.0.0.3:2380`,
 		Args: exactly("FILE"),
 		RunE: func(c *cobra.Command, args []string) error {
