@@ -2,7 +2,6 @@ package server
 
 import (
 	"fmt"
-	"net/url"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -27,12 +26,7 @@ func (s *Server) Client() *client.Client {
 	if l.client != nil || l.closed {
 		return l.client
 	}
-	var endpoints []string
-	for _, u := range s.listeners.advertiseClients(Config{}) {
-		if parsed, err := url.Parse(u); err == nil {
-			endpoints = append(endpoints, parsed.Host)
-		}
-	}
+	endpoints := s.listeners.advertiseClients(Config{})
 	c, err := client.New(client.Config{
 		Endpoints: endpoints, Logger: s.log,
 		DialOptions: []grpc.DialOption{grpc.WithPerRPCCredentials(localToken{s.front.tokens})},

@@ -177,9 +177,7 @@ func (c Config) Validate() error {
 		field string
 		urls  []string
 	}{
-		{"listen-client-urls", c.ListenClientURLs},
 		{"listen-peer-urls", c.ListenPeerURLs},
-		{"advertise-client-urls", c.AdvertiseClientURLs},
 		{"initial-advertise-peer-urls", c.AdvertisePeerURLs},
 	} {
 		for _, u := range list.urls {
@@ -187,6 +185,9 @@ func (c Config) Validate() error {
 				return fmt.Errorf("%s: %w", list.field, err)
 			}
 		}
+	}
+	if err := c.checkClientURLs(); err != nil {
+		return err
 	}
 	if len(c.ListenClientURLs) > listenersMax || len(c.ListenPeerURLs) > listenersMax {
 		return fmt.Errorf("listen-client-urls and listen-peer-urls take at most %d addresses each", listenersMax)

@@ -46,6 +46,7 @@ type Server struct {
 	inProcess lazyClient
 
 	gauges
+	meters meters
 	life
 }
 
@@ -55,6 +56,9 @@ type fronts struct {
 	watches *rpc.Watch
 	guard   *rpc.Guard
 	tokens  *auth.Tokens
+	http    *front.Server // plain HTTP on addresses of its own
+	metrics *front.Server // metrics and health
+	site    *lateHandler  // what is served over plain HTTP
 }
 
 // gauges are what others may know of the member without asking the loop.
@@ -170,6 +174,7 @@ func (s *Server) open() (rec recovered, err error) {
 // assemble connects the parts; nothing runs yet.
 func (s *Server) assemble(rec recovered) error {
 	s.identity = rec.identity
+	s.meters.init(s)
 	s.store = newStore(rec.machine)
 	if err := s.assembleAuth(); err != nil {
 		return err
@@ -202,6 +207,7 @@ func (s *Server) assemble(rec recovered) error {
 	s.applier = &applier{
 		inbox: newMailbox[applyWork](), store: s.store, published: s.published, tokens: s.front.tokens.Follow,
 		applied: func(a *replica.Apply) { s.loop.inbox.leave(input{applied: a}) },
+		took:    s.meters.applyTook,
 		fail:    s.fail, stop: s.halt, done: make(chan struct{}),
 	}
 	s.loop = newLoop(r, outputs{
@@ -212,7 +218,10 @@ func (s *Server) assemble(rec recovered) error {
 	s.loop.patience = uint64(s.requestTimeout / s.loop.tick)
 	s.loop.suspect = suspicion{rank: rank(rec), alive: s.alive}
 	s.publishInitial(rec.machine)
-	return s.registerServices()
+	if err := s.registerServices(); err != nil {
+		return err
+	}
+	return s.openSite()
 }
 
 // ticksPerHeartbeat makes raft's clock finer than a heartbeat: followers draw
@@ -286,17 +295,23 @@ func (s *Server) run() {
 		s.workers.Go(func() { s.servePeers(l) })
 	}
 	for _, l := range s.listeners.client {
-		s.workers.Go(func() { s.serveClients(l) })
+		s.workers.Go(func() { s.serve(s.front.clients, l) })
+	}
+	for _, l := range s.listeners.http {
+		s.workers.Go(func() { s.serve(s.front.http, l) })
+	}
+	for _, l := range s.listeners.metrics {
+		s.workers.Go(func() { s.serve(s.front.metrics, l) })
 	}
 	go s.janitor()
 }
 
-func (s *Server) serveClients(l net.Listener) {
+func (s *Server) serve(f *front.Server, l net.Listener) {
 	if !s.awaitInitialCheck() {
 		_ = l.Close()
 		return
 	}
-	if err := s.front.clients.Serve(l); !errors.Is(err, front.ErrStopped) {
+	if err := f.Serve(l); !errors.Is(err, front.ErrStopped) {
 		s.fail(fmt.Errorf("serve %s: %w", l.Addr(), err))
 	}
 }
@@ -314,6 +329,7 @@ func (s *Server) published(b batchInfo) {
 	s.liveBytes.Store(b.live)
 	s.historyBytes.Store(b.history)
 	s.store.auth.tell() // before any event that came after a change
+	s.meters.leases(b.leases)
 	s.hub.Publish(b.events, b.compact)
 	s.followAlarms(b)
 	s.lessor.follow(b)

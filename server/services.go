@@ -34,15 +34,22 @@ const (
 func (s *Server) registerServices() error {
 	b := backend{s}
 	limits := rpc.Limits{RequestBytes: s.cfg.MaxRequestBytes, TxnOps: s.cfg.MaxTxnOps}
-	clients := front.New(front.Config{
+	cfg := front.Config{
 		Codec:           rpc.Codec(),
 		MaxRequestBytes: s.cfg.MaxRequestBytes + messageOverhead,
 		MinPingInterval: keepaliveMin,
+		GreetTimeout:    s.cfg.Limits.HandshakeTimeout,
 		Intercept:       rpc.Chain(rpc.RequireLeader(b), s.front.guard.Unary),
 		InterceptStream: s.front.guard.Stream,
 		Turn:            func() { s.loop.helpIfDue() },
+		Observe:         s.meters.calls,
 		Logger:          s.log,
-	})
+	}
+	s.front.site = &lateHandler{}
+	if len(s.listeners.http) == 0 {
+		cfg.Web = s.front.site
+	}
+	clients := front.New(cfg)
 	kv, lease := rpc.NewKV(b, limits).Guarded(s.front.guard), rpc.NewLease(b, b, b).Guarded(s.front.guard)
 	pb.RegisterKVServer(clients, kv)
 	pb.RegisterLeaseServer(clients, lease)

@@ -156,6 +156,7 @@ func (c *conn) close() {
 	c.out, c.waiting = nil, nil
 	for _, st := range streams {
 		st.gone.Store(true)
+		st.ended()
 	}
 	c.mu.Unlock()
 	c.cancel(errClientGone)
@@ -218,6 +219,7 @@ func (c *conn) fill() error {
 	if c.raw == nil {
 		c.takeBuffer()
 		n, err := c.net.Read(c.in[c.end:])
+		c.s.traffic.received.Add(uint64(n))
 		c.end += n
 		if n > 0 {
 			return nil
@@ -234,6 +236,7 @@ func (c *conn) fill() error {
 		return io.EOF
 	}
 	c.end += c.readN
+	c.s.traffic.received.Add(uint64(c.readN))
 	return nil
 }
 

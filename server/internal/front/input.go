@@ -170,6 +170,7 @@ func (c *conn) begin(h frameHeader, head *header) {
 	st.out.window, st.in.granted = c.initial, streamWindowBytes
 	st.in.ended = h.flags&flagEndStream != 0
 	c.streams[st.id] = st
+	st.begun()
 	switch {
 	case head.web:
 		c.launchWeb(st)
@@ -393,6 +394,7 @@ func (c *conn) forget(st *stream) {
 // have more of them under way than others. mu is held.
 func (c *conn) drop(st *stream) {
 	delete(c.streams, st.id)
+	st.ended()
 	c.held -= len(st.in.data)
 	c.unsent -= len(st.out.pending)
 	st.in.data, st.out.pending = nil, nil

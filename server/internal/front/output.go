@@ -56,6 +56,7 @@ func (c *conn) flush() bool {
 		c.out = c.spare[:0]
 		c.mu.Unlock()
 		n, err := c.tryWrite(b)
+		c.s.traffic.sent.Add(uint64(n))
 		c.mu.Lock()
 		switch {
 		case err != nil || c.closed:
@@ -147,7 +148,8 @@ func (a *attempt) try(fd uintptr) bool {
 // drain writes b and all that is added meanwhile, and waits for the socket.
 func (c *conn) drain(b []byte) {
 	for {
-		_, err := c.net.Write(b)
+		n, err := c.net.Write(b)
+		c.s.traffic.sent.Add(uint64(n))
 		c.mu.Lock()
 		if err != nil || c.closed {
 			c.writing = false

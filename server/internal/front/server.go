@@ -43,6 +43,8 @@ type Config struct {
 	GreetTimeout time.Duration
 	// InterceptStream is around methods that stream. A stream that it puts around another should be a Holder if that is.
 	InterceptStream grpc.StreamServerInterceptor
+	// Observe is told how long each call took, and of what type, service and method it was. Nil: no time is taken.
+	Observe func(kind, service, method string, took time.Duration)
 	// Turn is called when the Direct methods of all requests that were read together have run.
 	Turn   func()
 	Logger *slog.Logger // nil: discarded
@@ -59,6 +61,7 @@ type Server struct {
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup // connections, handlers, writers
 	web      *webServer     // nil without Config.Web
+	traffic  traffic
 
 	mu        sync.Mutex // protects the rest
 	conns     map[*conn]struct{}
@@ -73,7 +76,10 @@ type method struct {
 	impl   any
 	unary  grpc.MethodHandler // nil if stream is set
 	stream grpc.StreamHandler
-	direct Direct // may be nil
+	direct Direct    // may be nil
+	kind   string    // as in MethodStats.Type
+	name   [2]string // of the service and of the method
+	counts counts
 }
 
 var _ grpc.ServiceRegistrar = (*Server)(nil)
@@ -107,11 +113,24 @@ func New(cfg Config) *Server {
 func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.services[desc.ServiceName] = true
 	for _, m := range desc.Methods {
-		s.methods["/"+desc.ServiceName+"/"+m.MethodName] = &method{impl: impl, unary: m.Handler}
+		s.methods["/"+desc.ServiceName+"/"+m.MethodName] = &method{impl: impl, unary: m.Handler, kind: "unary", name: [2]string{desc.ServiceName, m.MethodName}}
 	}
 	for _, m := range desc.Streams {
 		name := "/" + desc.ServiceName + "/" + m.StreamName
-		s.methods[name] = &method{impl: impl, stream: s.intercepted(name, m)}
+		s.methods[name] = &method{
+			impl: impl, stream: s.intercepted(name, m), kind: streamKind(m), name: [2]string{desc.ServiceName, m.StreamName},
+		}
+	}
+}
+
+func streamKind(d grpc.StreamDesc) string {
+	switch {
+	case !d.ServerStreams:
+		return "client_stream"
+	case !d.ClientStreams:
+		return "server_stream"
+	default:
+		return "bidi_stream"
 	}
 }
 
