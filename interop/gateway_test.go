@@ -85,15 +85,50 @@ func gatewayRequests() []webRequest {
 		post("/v3/kv/put/", `{"key":"YQ=="}`), post("/v3/kv//put", `{"key":"YQ=="}`), why(post("/v3/kv/put", `{"key":"`+strings.Repeat("A", 4<<20)+`"}`), otherNumbers),
 		post("/v3/kv/put", `{"key":"YQ==","value":"`+strings.Repeat("A", 1_600_000)+`"}`),
 	}
-	return requests
+	return append(requests, authRequests()...)
+}
+
+// tokenOf stands for the token that a server has given for the last name and password.
+const tokenOf = "TOKEN"
+
+// authRequests switch users on, and ask with and without a token.
+func authRequests() []webRequest {
+	post := func(path, body string, header ...string) webRequest {
+		return webRequest{method: "POST", path: path, body: body, header: header}
+	}
+	return []webRequest{
+		post("/v3/kv/range", `{"key":"YQ=="}`, "Authorization", "none"),
+		post("/v3/auth/authenticate", `{"name":"root","password":"pw"}`),
+		post("/v3/auth/status", `{}`), post("/v3/auth/enable", `{}`),
+		post("/v3/auth/user/add", `{"name":"root","password":"pw"}`), post("/v3/auth/user/add", `{"name":"root","password":"pw"}`),
+		post("/v3/auth/role/add", `{"name":"root"}`), post("/v3/auth/user/grant", `{"user":"root","role":"root"}`),
+		post("/v3/auth/user/add", `{"name":"alice","password":"pw"}`), post("/v3/auth/role/add", `{"name":"reader"}`),
+		post("/v3/auth/role/grant", `{"name":"reader","perm":{"permType":"READ","key":"YQ=="}}`),
+		post("/v3/auth/user/grant", `{"user":"alice","role":"reader"}`), post("/v3/auth/user/get", `{"name":"alice"}`),
+		post("/v3/auth/role/get", `{"role":"reader"}`), post("/v3/auth/user/list", `{}`), post("/v3/auth/role/list", ``),
+		post("/v3/auth/role/get", `{"role":"nobody"}`), post("/v3/auth/enable", `{}`),
+		post("/v3/kv/range", `{"key":"YQ=="}`), post("/v3/auth/authenticate", `{"name":"root","password":"wrong"}`),
+		post("/v3/auth/authenticate", `{}`), post("/v3/auth/authenticate", `{"name":"alice","password":"pw"}`),
+		post("/v3/kv/range", `{"key":"YQ=="}`, "Authorization", tokenOf), post("/v3/kv/range", `{"key":"YQ=="}`, "Authorization", "Bearer "+tokenOf),
+		post("/v3/kv/range", `{"key":"YQ=="}`, "Grpc-Metadata-Token", tokenOf), post("/v3/kv/put", `{"key":"YQ=="}`, "Authorization", tokenOf),
+		post("/v3/kv/range", `{"key":"Yg=="}`, "Authorization", tokenOf), post("/v3/kv/range", `{"key":"YQ=="}`, "Authorization", "nonsense.1"),
+		post("/v3/kv/range", `{"key":"YQ=="}`, "Authorization", tokenOf, "Grpc-Timeout", "5S"), post("/v3/auth/user/list", `{}`, "Authorization", tokenOf),
+		post("/v3/maintenance/alarm", `{}`, "Authorization", tokenOf), post("/v3/lease/grant", `{"TTL":60,"ID":9}`), post("/v3/cluster/member/list", `{}`),
+		{method: "POST", path: "/v3/watch", body: `{"create_request":{"key":"YQ=="}}`, header: []string{"Authorization", tokenOf}, lines: 1},
+		{method: "POST", path: "/v3/watch", body: `{"create_request":{"key":"Yg=="}}`, header: []string{"Authorization", tokenOf}, lines: 1},
+		{method: "POST", path: "/v3/watch", body: `{"create_request":{"key":"YQ=="}}`, lines: 1},
+		post("/v3/auth/authenticate", `{"name":"root","password":"pw"}`), post("/v3/kv/put", `{"key":"YQ=="}`, "Authorization", tokenOf),
+		post("/v3/auth/user/changepw", `{"name":"alice","password":"new"}`, "Authorization", tokenOf), post("/v3/auth/disable", `{}`, "Authorization", tokenOf),
+		post("/v3/kv/range", `{"key":"YQ=="}`), {method: "GET", path: "/health"},
+	}
 }
 
 // TestGateway asks a fresh etcd and a fresh Latchkey the same over plain HTTP.
 func TestGateway(t *testing.T) {
 	reference, subject := startBoth(t, 1)
-	reasons := make(map[string]int)
+	reasons, tokens := make(map[string]int), make(map[*side]string)
 	for _, r := range gatewayRequests() {
-		theirs, ours := askWeb(t, reference, r), askWeb(t, subject, r)
+		theirs, ours := askWeb(t, reference, r, tokens), askWeb(t, subject, r, tokens)
 		name := fmt.Sprint(r.method, " ", r.path, " ", r.body[:min(len(r.body), 200)], " ", r.header)
 		switch {
 		case r.reason == oldPath:
@@ -126,11 +161,11 @@ type webAnswer struct {
 // webIdentities are what differs between two clusters.
 var webIdentities = regexp.MustCompile(`"(cluster_id|member_id|raft_term|ID|leader)":"[0-9]{5,}"|"(raft_term)":"[0-9]+"|http://127.0.0.1:[0-9]+|"(name)":"[^"]*"`)
 
-func askWeb(t *testing.T, s *side, r webRequest) webAnswer {
+func askWeb(t *testing.T, s *side, r webRequest, tokens map[*side]string) webAnswer {
 	q, err := http.NewRequestWithContext(testContext(t), r.method, s.cluster.Members[0].ClientURL+r.path, strings.NewReader(r.body))
 	require.NoError(t, err)
 	for i := 0; i < len(r.header); i += 2 {
-		q.Header.Set(r.header[i], r.header[i+1])
+		q.Header.Set(r.header[i], strings.ReplaceAll(r.header[i+1], tokenOf, tokens[s]))
 	}
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	a, err := client.Do(q)
@@ -148,6 +183,11 @@ func askWeb(t *testing.T, s *side, r webRequest) webAnswer {
 			require.NoError(t, err, "%s %s: %s", r.path, r.body, line)
 			body += line
 		}
+	}
+	var given struct{ Token string }
+	if json.Unmarshal([]byte(body), &given) == nil && given.Token != "" {
+		tokens[s] = given.Token
+		body = strings.ReplaceAll(body, given.Token, tokenOf)
 	}
 	body = strings.ReplaceAll(body, "\u00a0", " ") // protobuf's errors have either, so that nobody compares them
 	return webAnswer{a.StatusCode, a.Header.Get("Content-Type"), webIdentities.ReplaceAllString(plainJSON(body), `"$1$2$3":"-"`)}
