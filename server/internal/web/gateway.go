@@ -15,8 +15,10 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb/gw"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
 )
 
 const (
@@ -24,6 +26,8 @@ const (
 	bodyTimeout = time.Minute
 	// bodiesMax bounds what the bodies take that are held at once, in bytes.
 	bodiesMax = 256 << 20
+	// drainMax is how much is read of a body that is too large before it is refused.
+	drainMax = 16 << 20
 	// streamsMax bounds the gateway's streams of a member.
 	streamsMax = 10_000
 )
@@ -99,8 +103,10 @@ func incoming(name string) (string, bool) {
 }
 
 func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	ctx := peer.NewContext(r.Context(), &peer.Peer{Addr: address(r.RemoteAddr)}) // without a certificate: it is no user here
-	r = r.WithContext(ctx)
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	w = &quietWriter{w, cancel}
+	r = r.WithContext(peer.NewContext(ctx, &peer.Peer{Addr: address(r.RemoteAddr)})) // no certificate: it is no user here
 	if r.Method != http.MethodPost {
 		g.mux.ServeHTTP(w, r)
 		return
@@ -150,12 +156,10 @@ func (g *gateway) body(w http.ResponseWriter, r *http.Request) (b []byte, err er
 		b = next
 		return nil
 	}
-	if r.ContentLength > g.limit {
-		return b, rpctypes.ErrGRPCRequestTooLarge
-	}
 	for {
-		if int64(len(b)) > g.limit {
-			return b, rpctypes.ErrGRPCRequestTooLarge
+		if size := max(r.ContentLength, int64(len(b))); size > g.limit {
+			_, _ = io.CopyN(io.Discard, r.Body, drainMax) // or the client, which is sending, does not see the answer
+			return b, status.Errorf(codes.ResourceExhausted, "grpc: received message larger than max (%d vs. %d)", size, g.limit)
 		}
 		if len(b) == cap(b) {
 			if err := grow(max(int64(cap(b)), bodyStep)); err != nil {
@@ -224,6 +228,30 @@ func (c quietConn) NewStream(ctx context.Context, d *grpc.StreamDesc, method str
 		return nil, err
 	}
 	return quietStream{s}, nil
+}
+
+// quietWriter never fails: a request whose client takes no answer is cancelled instead. The runtime would write each such
+// failure to the process's log.
+type quietWriter struct {
+	http.ResponseWriter
+	cancel context.CancelFunc
+}
+
+func (w *quietWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *quietWriter) Write(p []byte) (int, error) {
+	if _, err := w.ResponseWriter.Write(p); err != nil {
+		w.cancel()
+	}
+	return len(p), nil
+}
+
+// FlushError is what http.ResponseController calls.
+func (w *quietWriter) FlushError() error {
+	if err := http.NewResponseController(w.ResponseWriter).Flush(); err != nil {
+		w.cancel()
+	}
+	return nil
 }
 
 type quietStream struct{ grpc.ClientStream }
