@@ -29,6 +29,9 @@ type Config struct {
 	Endpoints []string
 	// Namespace is put in front of every key, and taken off every key that comes back. See [Client.Namespace].
 	Namespace string
+	// Username and Password, if the first is not empty, are whose calls these are on a cluster that needs users. Where it
+	// does not, or not yet, they have no effect.
+	Username, Password string
 	// TLS is used for every endpoint when it is set. An "https" endpoint without it uses the system's roots.
 	TLS *tls.Config
 	// DialTimeout bounds one attempt to connect to one endpoint, handshakes included. Default 2 s.
@@ -120,6 +123,9 @@ func newCore(cfg Config, tr transport, cl clock) (*core, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Username != "" {
+		tr = newAuthenticated(tr, cfg.Username, cfg.Password)
 	}
 	co := &core{cfg: cfg, log: cfg.Logger, transport: tr, clock: cl, closed: make(chan struct{})}
 	co.ctx, co.cancel = context.WithCancelCause(context.Background())
