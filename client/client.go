@@ -131,6 +131,9 @@ func newCore(cfg Config, tr transport, cl clock) (*core, error) {
 	co.ctx, co.cancel = context.WithCancelCause(context.Background())
 	co.keeper = newKeeper(co)
 	co.watches = [2]*watchHub{newWatchHub(co, true), newWatchHub(co, false)}
+	for _, h := range co.watches {
+		h.user = cfg.Username != ""
+	}
 	co.own.init()
 	if co.pool, err = newPool(co); err != nil {
 		return nil, err

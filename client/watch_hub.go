@@ -70,7 +70,7 @@ type watcher struct {
 
 func newWatchHub(co *core, leader bool) *watchHub {
 	return &watchHub{
-		core: co, leader: leader, user: co.cfg.Username != "", wake: make(chan struct{}, 1),
+		core: co, leader: leader, wake: make(chan struct{}, 1),
 		all: make(map[*watcher]struct{}), byID: make(map[int64]*watcher),
 	}
 }
