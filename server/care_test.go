@@ -165,7 +165,7 @@ func TestDowngrade(t *testing.T) {
 		{validate, "3.6.1-rc.1+x", nil, ""},
 		{validate, "3", rpctypes.ErrGRPCWrongDowngradeVersionFormat, ""},
 		{validate, "v3.6.0", rpctypes.ErrGRPCWrongDowngradeVersionFormat, ""},
-		{validate, "3.6.0-", rpctypes.ErrGRPCWrongDowngradeVersionFormat, ""},
+		{validate, "3.6.0-a..b", rpctypes.ErrGRPCWrongDowngradeVersionFormat, ""},
 		{validate, "3.5.0", rpctypes.ErrGRPCInvalidDowngradeTargetVersion, ""},
 		{enable, "3.7.0", rpctypes.ErrGRPCInvalidDowngradeTargetVersion, ""},
 		{cancel, "", nil, ""}, // as in etcd
