@@ -251,3 +251,26 @@ func TestAcquittal(t *testing.T) {
 	require.Equal(t, "1:CORRUPT 2:CORRUPT ", f.alarm(KindAlarm, pb.AlarmRequest_GET, 0, 0))
 	require.NoError(t, f.try(KindPut, &pb.PutRequest{Key: []byte("a")}).Err, "the others go on")
 }
+
+func TestScrub(t *testing.T) {
+	f := newFixture(t)
+	f.put("a=1", "b=2", "c=3", "d=4")
+	view := f.m.View()
+	after, steps := "", 0
+	for {
+		var err error
+		after, err = view.Scrub(after, 2)
+		require.NoError(t, err)
+		steps++
+		if after == "" {
+			break
+		}
+	}
+	require.Equal(t, 3, steps, "each begins with the last key of the one before")
+	f.m.live.Scan(func(_ string, v *Version) bool { v.Value[0] ^= 1; return v.Key != "c" })
+	next, err := view.Scrub("d", 0)
+	require.NoError(t, err)
+	require.Empty(t, next)
+	_, err = view.Scrub("c", 1)
+	require.ErrorIs(t, err, ErrMemory)
+}
