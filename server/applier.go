@@ -21,10 +21,12 @@ type applier struct {
 	// published is told of each batch after it is applied and before anybody
 	// is answered: watchers, the leases' clock and the counters follow it.
 	published func(b batchInfo)
-	applied   func(*replica.Apply)
-	fail      func(error)
-	stop      chan struct{}
-	done      chan struct{}
+	// tokens is told what a batch said of them before anybody can find it applied.
+	tokens  func([]state.AuthEvent)
+	applied func(*replica.Apply)
+	fail    func(error)
+	stop    chan struct{}
+	done    chan struct{}
 
 	// busy is held by whoever applies: run, or a turn of the loop for what is small
 	// and finds nobody in front of it. It is taken before the inbox is looked at, so
@@ -250,6 +252,7 @@ func (a *applier) applyDecoded(w *replica.Apply, commands [][]state.Command, lat
 	info.live, info.history = size.Live, size.History
 	info.events = m.History()
 	info.leases = m.TakeLeaseEvents()
+	a.tokens(m.TakeAuthEvents())
 	info.alarms, info.accusations = m.Alarms(), m.Accusations()
 	s.advanced(info.index)
 	s.mu.Unlock()

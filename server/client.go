@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"sync"
 
+	"google.golang.org/grpc"
+
 	"github.com/latchkey-go/latchkey/client"
 )
 
@@ -17,7 +19,7 @@ type lazyClient struct {
 
 // Client returns a client of this member alone, for a program that embeds it.
 // It is closed with the member; the caller need not. It is nil once the member
-// has ended.
+// has ended. While users are needed it acts as root.
 func (s *Server) Client() *client.Client {
 	l := &s.inProcess
 	l.mu.Lock()
@@ -31,7 +33,10 @@ func (s *Server) Client() *client.Client {
 			endpoints = append(endpoints, parsed.Host)
 		}
 	}
-	c, err := client.New(client.Config{Endpoints: endpoints, Logger: s.log})
+	c, err := client.New(client.Config{
+		Endpoints: endpoints, Logger: s.log,
+		DialOptions: []grpc.DialOption{grpc.WithPerRPCCredentials(localToken{s.front.tokens})},
+	})
 	if err != nil {
 		panic(fmt.Sprintf("server: client of %v: %v", endpoints, err)) // the addresses are those it listens on
 	}

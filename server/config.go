@@ -158,6 +158,7 @@ func (c Config) withDefaults() Config {
 	if c.WatchProgressInterval == 0 {
 		c.WatchProgressInterval = rpc.DefaultWatchProgressInterval
 	}
+	c.Auth = c.Auth.withDefaults()
 	c = c.withCareDefaults()
 	if c.files == nil {
 		c.files = disk.OS()
@@ -208,6 +209,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxRequestBytes > requestBytesMax {
 		return fmt.Errorf("max-request-bytes %d is above %d", c.MaxRequestBytes, requestBytesMax)
+	}
+	if err := c.Auth.validate(); err != nil {
+		return err
 	}
 	switch c.InitialClusterState {
 	case "new":

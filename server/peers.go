@@ -204,6 +204,9 @@ func (s *Server) install(snap *raftpb.Snapshot) error {
 // adopt puts a machine that came from another member in place. Watchers keep
 // their next revision and read on from the new history.
 func (s *Server) adopt(m *state.Machine) {
+	if s.store.auth.current.Load().Revision() != m.Auth().Revision() {
+		s.front.tokens.Clear() // what ended them may have been missed
+	}
 	s.store.replace(m)
 	size := m.Size()
 	index, term := m.Applied()

@@ -25,8 +25,15 @@ var (
 // of the embeddable server's own.
 type backend struct{ *Server }
 
-// Propose sends c through the log and waits until it is applied here.
+// Propose sends c through the log, as the caller of ctx, and waits until it is
+// applied here.
 func (b backend) Propose(ctx context.Context, c state.Command) (proto.Message, error) {
+	return b.front.guard.Propose(ctx, c, func(c state.Command) (proto.Message, error) {
+		return b.proposeAndWait(ctx, c)
+	})
+}
+
+func (b backend) proposeAndWait(ctx context.Context, c state.Command) (proto.Message, error) {
 	v, err := b.admit(&c)
 	if err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/latchkey-go/latchkey/server/internal/auth"
 	"github.com/latchkey-go/latchkey/server/internal/front"
 	"github.com/latchkey-go/latchkey/server/internal/peer"
 	"github.com/latchkey-go/latchkey/server/internal/replica"
@@ -52,6 +53,8 @@ type Server struct {
 type fronts struct {
 	clients *front.Server
 	watches *rpc.Watch
+	guard   *rpc.Guard
+	tokens  *auth.Tokens
 }
 
 // gauges are what others may know of the member without asking the loop.
@@ -168,6 +171,9 @@ func (s *Server) open() (rec recovered, err error) {
 func (s *Server) assemble(rec recovered) error {
 	s.identity = rec.identity
 	s.store = newStore(rec.machine)
+	if err := s.assembleAuth(); err != nil {
+		return err
+	}
 	s.lessor = newLessor(s, s.log)
 	s.hub = watch.NewHub(watch.Config{Archive: archive{rec.checkpoint, s.store}},
 		rec.machine.History(), rec.machine.CompactRevision())
@@ -194,7 +200,7 @@ func (s *Server) assemble(rec recovered) error {
 		disk: diskWatch{epoch: time.Now(), measures: &s.measures},
 	}
 	s.applier = &applier{
-		inbox: newMailbox[applyWork](), store: s.store, published: s.published,
+		inbox: newMailbox[applyWork](), store: s.store, published: s.published, tokens: s.front.tokens.Follow,
 		applied: func(a *replica.Apply) { s.loop.inbox.leave(input{applied: a}) },
 		fail:    s.fail, stop: s.halt, done: make(chan struct{}),
 	}
@@ -206,8 +212,7 @@ func (s *Server) assemble(rec recovered) error {
 	s.loop.patience = uint64(s.requestTimeout / s.loop.tick)
 	s.loop.suspect = suspicion{rank: rank(rec), alive: s.alive}
 	s.publishInitial(rec.machine)
-	s.registerServices()
-	return nil
+	return s.registerServices()
 }
 
 // ticksPerHeartbeat makes raft's clock finer than a heartbeat: followers draw
@@ -308,6 +313,7 @@ func (s *Server) published(b batchInfo) {
 	s.compacted.Store(b.compact)
 	s.liveBytes.Store(b.live)
 	s.historyBytes.Store(b.history)
+	s.store.auth.tell() // before any event that came after a change
 	s.hub.Publish(b.events, b.compact)
 	s.followAlarms(b)
 	s.lessor.follow(b)

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/latchkey-go/latchkey/server/internal/auth"
 	"github.com/latchkey-go/latchkey/server/internal/front"
 	"github.com/latchkey-go/latchkey/server/internal/replica"
 	"github.com/latchkey-go/latchkey/server/internal/rpc"
@@ -28,31 +29,36 @@ const (
 	keepaliveMin = time.Second
 )
 
-// registerServices makes the gRPC server of the clients.
-func (s *Server) registerServices() {
+// registerServices makes the gRPC server of the clients. It fails if a method
+// is registered that the table of rights does not know.
+func (s *Server) registerServices() error {
 	b := backend{s}
 	limits := rpc.Limits{RequestBytes: s.cfg.MaxRequestBytes, TxnOps: s.cfg.MaxTxnOps}
 	clients := front.New(front.Config{
 		Codec:           rpc.Codec(),
 		MaxRequestBytes: s.cfg.MaxRequestBytes + messageOverhead,
 		MinPingInterval: keepaliveMin,
-		Intercept:       rpc.RequireLeader(b),
+		Intercept:       rpc.Chain(rpc.RequireLeader(b), s.front.guard.Unary),
+		InterceptStream: s.front.guard.Stream,
 		Turn:            func() { s.loop.helpIfDue() },
 		Logger:          s.log,
 	})
-	kv, lease := rpc.NewKV(b, limits), rpc.NewLease(b, b, b)
+	kv, lease := rpc.NewKV(b, limits).Guarded(s.front.guard), rpc.NewLease(b, b, b).Guarded(s.front.guard)
 	pb.RegisterKVServer(clients, kv)
 	pb.RegisterLeaseServer(clients, lease)
-	rpc.Direct(clients, b, kv, lease)
+	rpc.Direct(clients, b, kv, lease, s.front.guard)
 	pb.RegisterClusterServer(clients, rpc.NewCluster(b, b))
 	pb.RegisterMaintenanceServer(clients, rpc.NewMaintenance(b, b, b))
+	pb.RegisterAuthServer(clients, rpc.NewAuth(b, s.front.guard, auth.NewHasher(s.cfg.Auth.BcryptCost)))
 	healthpb.RegisterHealthServer(clients, health.NewServer())
 
 	watches := rpc.NewWatch(b, rpc.WatchConfig{
 		RequestBytes: s.cfg.MaxRequestBytes, ProgressInterval: s.cfg.WatchProgressInterval, Logger: s.log,
+		Guard: s.front.guard,
 	})
 	pb.RegisterWatchServer(clients, watches)
-	s.front = fronts{clients: clients, watches: watches}
+	s.front.clients, s.front.watches = clients, watches
+	return auth.CheckMethods(clients.Methods())
 }
 
 // Hub implements rpc.WatchBackend.

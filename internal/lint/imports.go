@@ -47,10 +47,13 @@ const (
 	uuid     = "github.com/google/uuid"
 	cobra    = "github.com/spf13/cobra"
 	pflag    = "github.com/spf13/pflag"
+	yaml     = "go.yaml.in/yaml/v3"
 	sys      = "golang.org/x/sys"
 	xnet     = "golang.org/x/net/http2/hpack"
 	checker  = "github.com/anishathalye/porcupine"
 	testify  = "github.com/stretchr/testify"
+	bcrypt   = "golang.org/x/crypto/bcrypt"
+	jwt      = "github.com/golang-jwt/jwt/v5"
 )
 
 // Rules is the table of the project's packages, by path relative to the
@@ -70,13 +73,14 @@ var Rules = map[string]Rule{
 	"server/internal/lease": {},
 	"server/internal/watch": {Own: []string{"server/internal/state"}, External: []string{etcdAPI, protobuf}},
 	"server/internal/front": {External: []string{protobuf, grpc, xnet}},
+	"server/internal/auth":  {Own: []string{"server/internal/state"}, External: []string{etcdAPI, protobuf, grpc, bcrypt, jwt}},
 	"server/internal/rpc": {
-		Own:      []string{"server/internal/front", "server/internal/state", "server/internal/watch"},
+		Own:      []string{"server/internal/auth", "server/internal/front", "server/internal/state", "server/internal/watch"},
 		External: []string{etcdAPI, protobuf, grpc, genproto},
 	},
 	"server": {
 		Own: []string{
-			"client", "server/internal/checkpoint", "server/internal/disk", "server/internal/front",
+			"client", "server/internal/auth", "server/internal/checkpoint", "server/internal/disk", "server/internal/front",
 			"server/internal/lease", "server/internal/peer", "server/internal/replica", "server/internal/rpc",
 			"server/internal/state", "server/internal/wal", "server/internal/watch",
 		},
@@ -101,7 +105,7 @@ var Rules = map[string]Rule{
 	// Programs.
 	"cmd/latchkey": {
 		Own:      []string{"client", "recipes/...", "server"},
-		External: []string{etcdAPI, grpc, cobra, pflag, sys},
+		External: []string{etcdAPI, grpc, cobra, pflag, yaml, sys},
 	},
 	"examples/...": {Own: []string{"client", "recipes/...", "server", "server/servertest"}},
 

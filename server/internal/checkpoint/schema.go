@@ -24,7 +24,7 @@ var (
 
 	etcdBuckets = [][]byte{
 		keyBucket, metaBucket, leaseBucket, clusterBucket, membersBucket,
-		alarmBucket, []byte("members_removed"), []byte("auth"), []byte("authUsers"), []byte("authRoles"),
+		alarmBucket, []byte("members_removed"), authBucket, usersBucket, rolesBucket,
 	}
 )
 

@@ -17,7 +17,7 @@ const (
 	// streamsMax bounds the calls of one connection that are under way.
 	streamsMax = 10_000
 	// greetTimeout bounds the wait for a client's first frames.
-	greetTimeout = 10 * time.Second
+	greetTimeout = 10 * time.Second // unless Config.GreetTimeout says otherwise
 	// lingerTimeout bounds the wait for a client to hang up after the last answer was sent.
 	lingerTimeout = time.Second
 	// heldMaxBytes bounds what the calls of a connection have received and not consumed, in all. A call that goes
@@ -81,6 +81,7 @@ type writer struct {
 	writing    bool          // a goroutine writes; what is added to out is its job too
 	listed     bool          // in a Batch that will flush
 	sent       bool          // an answer was written since the last ping
+	spoken     spoken
 	ending
 }
 
@@ -120,9 +121,13 @@ var (
 	errStalled    = errors.New("the client does not read")
 )
 
-// serve reads until the connection is over. All that runs for it has been told when it returns.
-func (c *conn) serve() {
+// serve reads until the connection is over, and reports whether it is: it goes on elsewhere if it is none of HTTP/2. All
+// that runs for it has been told when it returns.
+func (c *conn) serve() (over bool) {
 	err := c.read()
+	if errors.Is(err, errOther) && c.handOver() {
+		return false
+	}
 	var bad *connError
 	c.mu.Lock()
 	if errors.As(err, &bad) && !c.closed {
@@ -139,6 +144,7 @@ func (c *conn) serve() {
 	}
 	c.close()
 	c.releaseBuffer()
+	return true
 }
 
 // close ends the connection and every call on it.
@@ -183,9 +189,9 @@ func (c *conn) read() error {
 	}
 }
 
-// preface sends our settings and takes the client's preface.
+// preface takes the client's preface and sends our settings.
 func (c *conn) preface() error {
-	if err := c.net.SetReadDeadline(time.Now().Add(greetTimeout)); err != nil {
+	if err := c.sniff(); err != nil {
 		return err
 	}
 	c.mu.Lock()
@@ -196,16 +202,9 @@ func (c *conn) preface() error {
 	c.out = appendSetting(c.out, settingMaxFrame, maxFrameBytes)
 	c.out = appendSetting(c.out, settingHeaderList, maxHeaderBytes)
 	c.out = appendWindowUpdate(c.out, 0, connWindowBytes-defaultWindowBytes)
+	c.spoken = spokenHTTP2
 	c.mu.Unlock()
 	c.flush()
-	for c.end-c.start < len(preface) {
-		if err := c.fill(); err != nil {
-			return err
-		}
-		if n := min(c.end-c.start, len(preface)); string(c.in[c.start:c.start+n]) != preface[:n] {
-			return protocolError("not HTTP/2")
-		}
-	}
 	c.start += len(preface)
 	return nil
 }
@@ -282,10 +281,16 @@ func (c *conn) linger() {
 
 // leave asks the client to go elsewhere, and ends the connection when its calls are over (RFC 9113, 6.8). Calls that are
 // on their way are still served. The answer to the ping tells that the client has read the first GOAWAY; the second
-// then says which calls were the last.
+// then says which calls were the last. A client that has said nothing yet is sent away without a word, and the server of
+// HTTP/1 leaves its own.
 func (c *conn) leave() {
 	c.mu.Lock()
-	if !c.leaving && !c.closed {
+	switch {
+	case c.leaving || c.closed:
+	case c.spoken == spokenNothing:
+		c.leaving = true
+		c.abort()
+	case c.spoken == spokenHTTP2:
 		c.leaving = true
 		c.out = appendGoAway(c.out, maxStreamID, codeNone, "graceful_stop")
 		c.out = appendPing(c.out, 0, []byte(leavePing))

@@ -171,6 +171,8 @@ func (c *conn) begin(h frameHeader, head *header) {
 	st.in.ended = h.flags&flagEndStream != 0
 	c.streams[st.id] = st
 	switch {
+	case head.web:
+		c.launchWeb(st)
 	case head.status != nil:
 		st.end(head.status, nil)
 		return
@@ -255,7 +257,10 @@ func (c *conn) data(h frameHeader, b []byte) error {
 
 // received lets a stream's handler see what came, and raises its window for a long message. mu is held.
 func (c *conn) received(st *stream) {
-	_, _, _, size := st.in.message()
+	size := -1
+	if !st.head.web {
+		_, _, _, size = st.in.message()
+	}
 	switch {
 	case c.held > heldMaxBytes:
 		c.refuse(st, status.New(codes.ResourceExhausted, "too much was sent for calls that are under way"))
@@ -283,8 +288,10 @@ func (c *conn) refuse(st *stream, s *status.Status) {
 }
 
 func (c *conn) tooLarge(size int) *status.Status {
-	return status.Newf(codes.ResourceExhausted, "grpc: received message larger than max (%d vs. %d)", size, c.s.cfg.MaxRequestBytes)
+	return status.Newf(codes.ResourceExhausted, tooLargeText, size, c.s.cfg.MaxRequestBytes)
 }
+
+const tooLargeText = "grpc: received message larger than max (%d vs. %d)"
 
 // endOfRequest takes the last of a request; last is only borrowed. mu is held.
 func (c *conn) endOfRequest(st *stream, last []byte) {

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,6 +37,12 @@ type Config struct {
 	MinPingInterval time.Duration
 	Codec           encoding.CodecV2
 	Intercept       grpc.UnaryServerInterceptor // around unary methods, not around Direct ones; nil for none
+	// Web serves what is no gRPC: HTTP/1, and requests of HTTP/2 with another content type. Nil: both are refused.
+	Web http.Handler
+	// GreetTimeout bounds the wait for a connection's first bytes, and for the headers of a request of HTTP/1. 10s if zero.
+	GreetTimeout time.Duration
+	// InterceptStream is around methods that stream. A stream that it puts around another should be a Holder if that is.
+	InterceptStream grpc.StreamServerInterceptor
 	// Turn is called when the Direct methods of all requests that were read together have run.
 	Turn   func()
 	Logger *slog.Logger // nil: discarded
@@ -49,6 +58,7 @@ type Server struct {
 	ctx      context.Context // ends at Stop; the server's own lifetime
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup // connections, handlers, writers
+	web      *webServer     // nil without Config.Web
 
 	mu        sync.Mutex // protects the rest
 	conns     map[*conn]struct{}
@@ -79,11 +89,17 @@ func New(cfg Config) *Server {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.GreetTimeout == 0 {
+		cfg.GreetTimeout = greetTimeout
+	}
 	s := &Server{
 		cfg: cfg, methods: make(map[string]*method), services: make(map[string]bool), conns: make(map[*conn]struct{}),
 		listeners: make(map[net.Listener]struct{}), empty: make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if cfg.Web != nil {
+		s.web = newWebServer(s)
+	}
 	return s
 }
 
@@ -94,7 +110,19 @@ func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 		s.methods["/"+desc.ServiceName+"/"+m.MethodName] = &method{impl: impl, unary: m.Handler}
 	}
 	for _, m := range desc.Streams {
-		s.methods["/"+desc.ServiceName+"/"+m.StreamName] = &method{impl: impl, stream: m.Handler}
+		name := "/" + desc.ServiceName + "/" + m.StreamName
+		s.methods[name] = &method{impl: impl, stream: s.intercepted(name, m)}
+	}
+}
+
+// intercepted returns the handler of a stream with InterceptStream around it.
+func (s *Server) intercepted(name string, desc grpc.StreamDesc) grpc.StreamHandler {
+	if s.cfg.InterceptStream == nil {
+		return desc.Handler
+	}
+	info := &grpc.StreamServerInfo{FullMethod: name, IsClientStream: desc.ClientStreams, IsServerStream: desc.ServerStreams}
+	return func(srv any, stream grpc.ServerStream) error {
+		return s.cfg.InterceptStream(srv, stream, info, desc.Handler)
 	}
 }
 
@@ -106,6 +134,9 @@ func (s *Server) Direct(fullName string, d Direct) {
 	}
 	m.direct = d
 }
+
+// Methods returns the full names of the registered methods, in no order.
+func (s *Server) Methods() []string { return slices.Collect(maps.Keys(s.methods)) }
 
 const (
 	acceptRetryMin = 5 * time.Millisecond
@@ -120,6 +151,7 @@ func (s *Server) Serve(l net.Listener) error {
 		return errors.Join(ErrStopped, l.Close())
 	}
 	s.listeners[l] = struct{}{}
+	s.startWeb()
 	s.mu.Unlock()
 	var delay time.Duration
 	for {
@@ -159,8 +191,9 @@ func (s *Server) start(nc net.Conn) {
 	}
 	s.conns[c] = struct{}{}
 	s.wg.Go(func() {
-		c.serve()
-		s.remove(c)
+		if c.serve() {
+			s.remove(c)
+		}
 	})
 }
 
@@ -192,6 +225,9 @@ func (s *Server) Leave(ctx context.Context) {
 	for c := range s.conns {
 		s.wg.Go(c.leave)
 	}
+	if s.web != nil {
+		s.wg.Go(func() { s.web.leave(ctx) })
+	}
 	s.checkEmpty()
 	s.mu.Unlock()
 	select {
@@ -214,6 +250,9 @@ func (s *Server) Stop() {
 		c.close()
 	}
 	s.cancel()
+	if s.web != nil {
+		s.web.stop()
+	}
 	s.wg.Wait()
 }
 
@@ -245,6 +284,9 @@ func (c *Call) Go(f func(b *Batch)) {
 		b.Flush()
 	})
 }
+
+// Context returns the context of the call's connection, which knows the peer.
+func (c *Call) Context() context.Context { return c.c.ctx }
 
 // Header returns a metadata value, "" if it is absent. key is in lower case.
 func (c *Call) Header(key string) string { return c.head.get(key) }

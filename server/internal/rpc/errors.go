@@ -59,9 +59,11 @@ func wireError(err error) error {
 	if err == nil {
 		return nil
 	}
-	for _, w := range wire {
-		if errors.Is(err, w.from) {
-			return w.to
+	for _, table := range [...][]struct{ from, to error }{wire, authWire} {
+		for _, w := range table {
+			if errors.Is(err, w.from) {
+				return w.to
+			}
 		}
 	}
 	if _, ok := status.FromError(err); ok {

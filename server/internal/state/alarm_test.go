@@ -66,17 +66,17 @@ func TestAlarm(t *testing.T) {
 // What each alarm forbids is what etcd's appliers forbid.
 func TestAlarmBars(t *testing.T) {
 	requests := map[string]Command{
-		"put":            {KindPut, &pb.PutRequest{Key: []byte("a")}},
-		"delete":         {KindDeleteRange, &pb.DeleteRangeRequest{Key: []byte("a")}},
-		"txn that puts":  {KindTxn, &pb.TxnRequest{Failure: ops(opPut("a", ""))}},
-		"txn that nests": {KindTxn, &pb.TxnRequest{Success: ops(opTxn(&pb.TxnRequest{Failure: ops(opPut("a", ""))}))}},
-		"txn, no put":    {KindTxn, &pb.TxnRequest{Success: ops(opDelete("a", ""))}},
-		"compact":        {KindCompact, &pb.CompactionRequest{Revision: 2}},
-		"grant":          {KindLeaseGrant, &pb.LeaseGrantRequest{ID: 9, TTL: 5}},
-		"revoke":         {KindLeaseRevoke, &pb.LeaseRevokeRequest{ID: 1}},
-		"expire":         {KindExpireLeases, &ExpireLeases{IDs: []int64{1}}},
-		"alarm":          {KindAlarm, &pb.AlarmRequest{}},
-		"member":         {KindMember, &Member{ID: 1, Name: "n"}},
+		"put":            {Kind: KindPut, Request: &pb.PutRequest{Key: []byte("a")}},
+		"delete":         {Kind: KindDeleteRange, Request: &pb.DeleteRangeRequest{Key: []byte("a")}},
+		"txn that puts":  {Kind: KindTxn, Request: &pb.TxnRequest{Failure: ops(opPut("a", ""))}},
+		"txn that nests": {Kind: KindTxn, Request: &pb.TxnRequest{Success: ops(opTxn(&pb.TxnRequest{Failure: ops(opPut("a", ""))}))}},
+		"txn, no put":    {Kind: KindTxn, Request: &pb.TxnRequest{Success: ops(opDelete("a", ""))}},
+		"compact":        {Kind: KindCompact, Request: &pb.CompactionRequest{Revision: 2}},
+		"grant":          {Kind: KindLeaseGrant, Request: &pb.LeaseGrantRequest{ID: 9, TTL: 5}},
+		"revoke":         {Kind: KindLeaseRevoke, Request: &pb.LeaseRevokeRequest{ID: 1}},
+		"expire":         {Kind: KindExpireLeases, Request: &ExpireLeases{IDs: []int64{1}}},
+		"alarm":          {Kind: KindAlarm, Request: &pb.AlarmRequest{}},
+		"member":         {Kind: KindMember, Request: &Member{ID: 1, Name: "n"}},
 	}
 	grows := []string{"put", "txn that puts", "txn that nests", "grant"}
 	all := append([]string{"delete", "txn, no put", "compact", "revoke"}, grows...)
@@ -144,12 +144,12 @@ func TestCost(t *testing.T) {
 		command Command
 		want    int64
 	}{
-		"put":    {Command{KindPut, put("key", "value")}, 256 + 8},
-		"lease":  {Command{KindLeaseGrant, &pb.LeaseGrantRequest{}}, 64},
-		"delete": {Command{KindDeleteRange, &pb.DeleteRangeRequest{}}, 0},
-		"txn":    {Command{KindTxn, nested}, 2 * 258},
-		"nested": {Command{KindTxn, &pb.TxnRequest{Failure: ops(opTxn(nested), opPut("k", "v"))}}, 3 * 258},
-		"reads":  {Command{KindTxn, &pb.TxnRequest{Success: ops(opDelete("a", "b"))}}, 0},
+		"put":    {Command{Kind: KindPut, Request: put("key", "value")}, 256 + 8},
+		"lease":  {Command{Kind: KindLeaseGrant, Request: &pb.LeaseGrantRequest{}}, 64},
+		"delete": {Command{Kind: KindDeleteRange, Request: &pb.DeleteRangeRequest{}}, 0},
+		"txn":    {Command{Kind: KindTxn, Request: nested}, 2 * 258},
+		"nested": {Command{Kind: KindTxn, Request: &pb.TxnRequest{Failure: ops(opTxn(nested), opPut("k", "v"))}}, 3 * 258},
+		"reads":  {Command{Kind: KindTxn, Request: &pb.TxnRequest{Success: ops(opDelete("a", "b"))}}, 0},
 	} {
 		require.Equal(t, c.want, Cost(&c.command), name)
 	}

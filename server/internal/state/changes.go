@@ -18,6 +18,7 @@ type Changes struct {
 	Leases        []LeaseInfo
 	RevokedLeases []int64
 	Members       []Member
+	Auth          AuthChanges
 	Notices       *Notices // all of them; nil when they did not change
 	// SweptTo is the compact revision whose physical removal was finished; 0 when none was.
 	SweptTo int64
@@ -70,6 +71,7 @@ func (c *Changes) Merge(later Changes) {
 	})
 	c.Members = append(c.Members, later.Members...)
 	slices.SortFunc(c.Members, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
+	c.Auth.merge(later.Auth)
 }
 
 // TakeChanges returns what changed since the last call; it is empty when nothing was applied or swept since. Changes
@@ -81,7 +83,7 @@ func (m *Machine) TakeChanges() Changes {
 	}
 	c := Changes{
 		Index: m.index, Term: m.term, Revision: m.revision, Compact: m.compact,
-		Versions: p.versions, Removed: p.removed, SweptTo: p.sweptTo,
+		Versions: p.versions, Removed: p.removed, SweptTo: p.sweptTo, Auth: m.auth.take(),
 	}
 	if p.notices {
 		c.Notices = new(m.notices.Notices)
@@ -109,6 +111,7 @@ func (m *Machine) Dump() Changes {
 	c := Changes{
 		Index: m.index, Term: m.term, Revision: m.revision, Compact: m.compact,
 		Leases: m.Leases(), Members: m.Members(), SweptTo: max(m.compact, 0),
+		Auth: m.auth.dump(),
 	}
 	if len(m.notices.Alarms) > 0 || m.notices.Downgrade != "" {
 		c.Notices = new(m.notices.Notices)

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -33,6 +34,7 @@ const (
 type Command struct {
 	Kind    Kind
 	Request any
+	Caller
 }
 
 // ExpireLeases revokes the leases whose time is up by the leader's clock. Unknown ids are ignored: they were revoked
@@ -53,17 +55,18 @@ type Member struct {
 	Learner    bool
 }
 
-// AppendTo appends the encoding of c to b: a byte with the kind, then the request as protobuf. It fails with ErrCommand
+// AppendTo appends the encoding of c to b: its Caller, if it has one, a byte with the kind, then the request as protobuf. It fails with ErrCommand
 // when the request is not of the kind's type.
 func (c Command) AppendTo(b []byte) ([]byte, error) {
+	out := c.Caller.appendTo(b)
 	switch r := c.Request.(type) {
 	case *ExpireLeases:
 		if c.Kind == KindExpireLeases && r != nil {
-			return r.appendTo(append(b, byte(c.Kind))), nil
+			return r.appendTo(append(out, byte(c.Kind))), nil
 		}
 	case *Member:
 		if c.Kind == KindMember && r != nil {
-			return r.appendTo(append(b, byte(c.Kind))), nil
+			return r.appendTo(append(out, byte(c.Kind))), nil
 		}
 	case *Divergence:
 		if c.Kind == KindDivergence && r != nil {
@@ -73,7 +76,7 @@ func (c Command) AppendTo(b []byte) ([]byte, error) {
 		if want := newRequest(c.Kind); want == nil || want.ProtoReflect().Type() != r.ProtoReflect().Type() {
 			break
 		}
-		out, err := proto.MarshalOptions{}.MarshalAppend(append(b, byte(c.Kind)), r)
+		out, err := proto.MarshalOptions{}.MarshalAppend(append(out, byte(c.Kind)), r)
 		if err != nil {
 			return b, fmt.Errorf("encode command of kind %d: %w", c.Kind, err)
 		}
@@ -88,9 +91,12 @@ func DecodeCommand(b []byte) (Command, error) {
 	if len(b) == 0 {
 		return Command{}, fmt.Errorf("decode empty command: %w", ErrCommand)
 	}
+	caller, b, err := cutCaller(b)
+	if err != nil || len(b) == 0 {
+		return Command{}, fmt.Errorf("decode command of %q: %w", caller.User, cmp.Or(err, ErrCommand))
+	}
 	kind, body := Kind(b[0]), b[1:]
 	var request any
-	var err error
 	switch kind {
 	case KindExpireLeases:
 		r := new(ExpireLeases)
@@ -111,7 +117,7 @@ func DecodeCommand(b []byte) (Command, error) {
 	if err != nil {
 		return Command{}, fmt.Errorf("decode command of kind %d: %w: %w", kind, ErrCommand, err)
 	}
-	return Command{Kind: kind, Request: request}, nil
+	return Command{Kind: kind, Request: request, Caller: caller}, nil
 }
 
 // newRequest returns an empty request of the kinds that carry one of etcd's messages, nil for all others.
@@ -136,7 +142,7 @@ func newRequest(k Kind) proto.Message {
 	case KindDowngrade:
 		return new(pb.DowngradeRequest)
 	default:
-		return nil
+		return newAuthRequest(k)
 	}
 }
 

@@ -37,6 +37,7 @@ func (m *Machine) Digest() [32]byte {
 	}
 	m.digestMembers(&d)
 	m.digestNotices(&d)
+	m.auth.state.digest(&d)
 	d.flush()
 	return [32]byte(d.h.Sum(nil))
 }

@@ -98,6 +98,9 @@ func (l *Loader) Finish(index, term uint64, revision, compact int64) (*Machine, 
 		g.keys.Insert(key)
 		return true
 	})
+	if err == nil {
+		err = m.auth.state.checkLoaded()
+	}
 	if err != nil {
 		return nil, err
 	}

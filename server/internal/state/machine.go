@@ -77,6 +77,7 @@ type Machine struct {
 	window  window
 	leases  map[int64]*grant // never ranged over where the order could show
 	members []Member         // ascending by ID
+	auth    authority
 
 	clusterID uint64
 	archive   Archive
@@ -92,8 +93,13 @@ type Machine struct {
 	pending pending
 	size    Size
 	view    *View // of the present state, nil when something was applied since the last
-	scratch []byte
-	victims []*Version // working space of range deletes
+	room    room
+}
+
+// room is working space that is used again.
+type room struct {
+	checksum []byte
+	victims  []*Version // of range deletes
 }
 
 // New returns an empty store.
@@ -112,6 +118,7 @@ func New(c Config) *Machine {
 		revision:  firstRevision,
 		compact:   neverCompacted,
 		sweep:     sweep{done: neverCompacted},
+		auth:      authority{state: newAuth()},
 	}
 	for _, member := range c.Members {
 		m.setMember(member)
@@ -145,6 +152,9 @@ func (m *Machine) apply(c *Command) (proto.Message, error) {
 			return nil, err
 		}
 	}
+	if err := m.permit(c); err != nil {
+		return nil, err
+	}
 	switch r := c.Request.(type) {
 	case *pb.PutRequest:
 		return result(m.put(r))
@@ -172,6 +182,9 @@ func (m *Machine) apply(c *Command) (proto.Message, error) {
 	case *pb.DowngradeRequest:
 		return result(m.downgrade(r))
 	default:
+		if response, ok, err := m.applyAuth(c); ok {
+			return response, err
+		}
 		return nil, fmt.Errorf("apply %T: %w", c.Request, ErrCommand)
 	}
 }

@@ -76,7 +76,7 @@ func (m *Machine) buried(key string) *Version {
 
 // deleteRange deletes the keys of the range in order. Deleting nothing writes nothing.
 func (m *Machine) deleteRange(r *pb.DeleteRangeRequest) *pb.DeleteRangeResponse {
-	victims := m.victims[:0]
+	victims := m.room.victims[:0]
 	reader := m.reader()
 	reader.ascend(boundsOf(r.GetKey(), r.GetRangeEnd()), func(v *Version) bool {
 		victims = append(victims, v)
@@ -94,7 +94,7 @@ func (m *Machine) deleteRange(r *pb.DeleteRangeRequest) *pb.DeleteRangeResponse 
 	}
 	clear(victims)
 	if cap(victims) <= victimsKept {
-		m.victims = victims[:0]
+		m.room.victims = victims[:0]
 	}
 	response.Header = m.header()
 	return response
@@ -119,7 +119,7 @@ func (m *Machine) stamp(v *Version) {
 // the highest of all. prev is the version that it supersedes, live or tombstone, nil for none. All writes and the
 // loading of a checkpoint come through here.
 func (m *Machine) write(v, prev *Version) {
-	v.sum, m.scratch = v.checksum(m.scratch)
+	v.sum, m.room.checksum = v.checksum(m.room.checksum)
 	m.prints.replace(v, prev)
 	event := Event{Version: v}
 	if prev != nil {
