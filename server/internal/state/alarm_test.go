@@ -200,6 +200,7 @@ func TestFingerprint(t *testing.T) {
 		"a lease":       func(f *fixture) { f.grant(2) },
 		"a revocation":  func(f *fixture) { f.try(KindExpireLeases, &ExpireLeases{IDs: []int64{1}}) },
 		"a compaction":  func(f *fixture) { f.compact(2) },
+		"a role":        func(f *fixture) { f.try(KindRoleAdd, &pb.AuthRoleAddRequest{Name: "r"}) },
 		"an alarm":      func(f *fixture) { f.alarm(KindAlarm, pb.AlarmRequest_ACTIVATE, 1, 9) },
 		"the same kind": func(f *fixture) { f.alarm(KindRaise, pb.AlarmRequest_ACTIVATE, 1, 9) },
 	} {

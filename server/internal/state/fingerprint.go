@@ -79,14 +79,15 @@ func (m *Machine) Fingerprint(index uint64) (Fingerprint, bool) {
 	return Fingerprint{}, false
 }
 
-// fingerprint covers what every member holds at one index: live keys and their leases, leases, members, alarms and the
-// numbers. Superseded versions are not part of it, as each member removes them in its own time; HashKV compares those.
+// fingerprint covers what every member holds at one index: live keys and their leases, leases, members, alarms,
+// users and roles, and the numbers. Superseded versions are not part of it, as each member removes them in its own time; HashKV compares those.
 func (m *Machine) fingerprint() [sha256.Size]byte {
 	d := digester{h: sha256.New()}
 	d.numbers(int64(m.clusterID), m.revision, m.compact, int64(m.prints.live), int64(m.prints.leases))
 	d.numbers(int64(m.size.Keys), m.size.Live, int64(len(m.leases)))
 	m.digestMembers(&d)
 	m.digestNotices(&d)
+	m.auth.state.digest(&d)
 	d.flush()
 	return [sha256.Size]byte(d.h.Sum(nil))
 }
