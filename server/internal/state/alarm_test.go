@@ -275,3 +275,21 @@ func TestScrub(t *testing.T) {
 	_, err = view.Scrub("c", 1)
 	require.ErrorIs(t, err, ErrMemory)
 }
+
+// Members of different programs compare their fingerprints: when this one changes, FingerprintVersion has to.
+func TestFingerprintStays(t *testing.T) {
+	f := newFixture(t)
+	f.m = New(config(nil))
+	f.grant(1, 2)
+	f.put("a=1", "b=2", "a=3")
+	f.putLease("l", 1)
+	f.delete("b")
+	f.compact(4)
+	f.alarm(KindAlarm, pb.AlarmRequest_ACTIVATE, 1, 9)
+	f.try(KindRoleAdd, &pb.AuthRoleAddRequest{Name: "r"})
+	f.try(KindFingerprint, &pb.HashKVRequest{Revision: FingerprintVersion})
+	got, ok := f.m.Fingerprint(f.index)
+	require.True(t, ok)
+	require.Equal(t, 1, FingerprintVersion)
+	require.Equal(t, "d4bedfa3341f9a5b", fmt.Sprintf("%x", got.Sum[:8]))
+}

@@ -8,7 +8,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// FingerprintVersion names how fingerprints are computed. Members of two programs with different ones do not compare.
+// FingerprintVersion names how fingerprints are computed. Members of two programs with different ones do not compare. It
+// rises with every change of what a fingerprint covers, or members that are upgraded one by one accuse each other.
 const FingerprintVersion = 1
 
 // fingerprintsKept is how many fingerprints a machine remembers: as many as may be asked for at one time.
