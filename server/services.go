@@ -34,11 +34,12 @@ const (
 func (s *Server) registerServices() error {
 	b := backend{s}
 	limits := rpc.Limits{RequestBytes: s.cfg.MaxRequestBytes, TxnOps: s.cfg.MaxTxnOps}
+	intercept := rpc.Chain(rpc.RequireLeader(b), contentionCodes(s.front.guard.Unary))
 	clients := front.New(front.Config{
 		Codec:           rpc.Codec(),
 		MaxRequestBytes: s.cfg.MaxRequestBytes + messageOverhead,
 		MinPingInterval: keepaliveMin,
-		Intercept:       rpc.Chain(rpc.RequireLeader(b), s.front.guard.Unary),
+		Intercept:       intercept,
 		InterceptStream: s.front.guard.Stream,
 		Turn:            func() { s.loop.helpIfDue() },
 		Logger:          s.log,
@@ -50,6 +51,7 @@ func (s *Server) registerServices() error {
 	pb.RegisterClusterServer(clients, rpc.NewCluster(b, b))
 	pb.RegisterMaintenanceServer(clients, rpc.NewMaintenance(b, b, b))
 	pb.RegisterAuthServer(clients, rpc.NewAuth(b, s.front.guard, auth.NewHasher(s.cfg.Auth.BcryptCost)))
+	registerContention(clients, b, kv, lease, intercept)
 	healthpb.RegisterHealthServer(clients, health.NewServer())
 
 	watches := rpc.NewWatch(b, rpc.WatchConfig{
