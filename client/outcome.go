@@ -95,11 +95,13 @@ func fateOf(code codes.Code, message string) (fate, error) {
 	return judgeCode(code, message)
 }
 
-// answered finds the server's text in the table.
+// answered finds the server's text in the tables.
 func answered(message string) (answer, bool) {
-	for _, a := range answers {
-		if strings.HasPrefix(message, a.text) {
-			return a, true
+	for _, table := range [...][]answer{answers, userAnswers} {
+		for _, a := range table {
+			if strings.HasPrefix(message, a.text) {
+				return a, true
+			}
 		}
 	}
 	return answer{}, false

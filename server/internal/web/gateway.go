@@ -19,6 +19,11 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+
+	"github.com/latchkey-go/latchkey/api/v3electionpb"
+	electiongw "github.com/latchkey-go/latchkey/api/v3electionpb/gw"
+	"github.com/latchkey-go/latchkey/api/v3lockpb"
+	lockgw "github.com/latchkey-go/latchkey/api/v3lockpb/gw"
 )
 
 const (
@@ -32,15 +37,10 @@ const (
 	streamsMax = 10_000
 )
 
-// Register adds the paths of a service to the gateway. conn calls the service.
-type Register func(ctx context.Context, mux *runtime.ServeMux, conn grpc.ClientConnInterface) error
-
 // Gateway configures the JSON gateway. Conn and MaxRequestBytes are required.
 type Gateway struct {
 	// Conn calls the services, within the process.
 	Conn grpc.ClientConnInterface
-	// More are services beyond those of etcdserverpb; their paths begin with /v3/ as well.
-	More []Register
 	// MaxRequestBytes is the bound of one request. Its JSON may take twice as much.
 	MaxRequestBytes int
 	// NeedsUsers reports whether requests need a user now; nil: never.
@@ -69,21 +69,18 @@ func newGateway(cfg Gateway) (*gateway, error) {
 		runtime.WithIncomingHeaderMatcher(incoming),
 		runtime.WithMetadata(token),
 	)
-	services := append([]Register{
-		func(ctx context.Context, mux *runtime.ServeMux, cc grpc.ClientConnInterface) error {
-			return errors.Join(
-				gw.RegisterKVHandlerClient(ctx, mux, pb.NewKVClient(cc)),
-				gw.RegisterWatchHandlerClient(ctx, mux, pb.NewWatchClient(cc)),
-				gw.RegisterLeaseHandlerClient(ctx, mux, pb.NewLeaseClient(cc)),
-				gw.RegisterClusterHandlerClient(ctx, mux, pb.NewClusterClient(cc)),
-				gw.RegisterMaintenanceHandlerClient(ctx, mux, pb.NewMaintenanceClient(cc)),
-				gw.RegisterAuthHandlerClient(ctx, mux, pb.NewAuthClient(cc)))
-		},
-	}, cfg.More...)
-	for _, register := range services {
-		if err := register(context.Background(), g.mux, quietConn{cfg.Conn}); err != nil {
-			return nil, err
-		}
+	ctx, cc := context.Background(), quietConn{cfg.Conn}
+	err := errors.Join(
+		gw.RegisterKVHandlerClient(ctx, g.mux, pb.NewKVClient(cc)),
+		gw.RegisterWatchHandlerClient(ctx, g.mux, pb.NewWatchClient(cc)),
+		gw.RegisterLeaseHandlerClient(ctx, g.mux, pb.NewLeaseClient(cc)),
+		gw.RegisterClusterHandlerClient(ctx, g.mux, pb.NewClusterClient(cc)),
+		gw.RegisterMaintenanceHandlerClient(ctx, g.mux, pb.NewMaintenanceClient(cc)),
+		gw.RegisterAuthHandlerClient(ctx, g.mux, pb.NewAuthClient(cc)),
+		lockgw.RegisterLockHandlerClient(ctx, g.mux, v3lockpb.NewLockClient(cc)),
+		electiongw.RegisterElectionHandlerClient(ctx, g.mux, v3electionpb.NewElectionClient(cc)))
+	if err != nil {
+		return nil, err
 	}
 	return g, nil
 }
