@@ -36,7 +36,7 @@ type BackedUp struct {
 func Backup(dataDir, file string) (BackedUp, error) {
 	out, err := backup(layout{root: dataDir}, file)
 	if err != nil {
-		return BackedUp{}, fmt.Errorf("backup of %s: %w", dataDir, err)
+		return BackedUp{}, fmt.Errorf("backup of %s: %w", dataDir, explained(layout{root: dataDir}, err))
 	}
 	return out, nil
 }

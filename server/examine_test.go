@@ -179,4 +179,7 @@ func TestDamagedStartNamesTheDoctor(t *testing.T) {
 	})
 	require.ErrorIs(t, err, server.ErrDamagedDataDir)
 	require.ErrorContains(t, err, "latchkey doctor "+dataDir)
+	_, err = server.Backup(dataDir, filepath.Join(t.TempDir(), "s.db"))
+	require.ErrorIs(t, err, server.ErrDamagedDataDir)
+	require.ErrorContains(t, err, "latchkey doctor "+dataDir)
 }

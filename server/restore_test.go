@@ -201,6 +201,34 @@ func TestRestoreThreeMembers(t *testing.T) {
 	require.False(t, clusters[other.ClusterID], "another bump is another cluster")
 }
 
+// One of three members knows less of what is committed than all of them do. What its backup has is a state that was.
+func TestBackupOfOneOfThree(t *testing.T) {
+	ctx := testContext(t)
+	dirs := make(map[string]string)
+	c := servertest.New(t, 3, servertest.WithConfig(func(c *server.Config) { dirs[c.Name] = c.DataDir }))
+	leader := c.Leader()
+	m := dial(t, c.Endpoints()[leader])
+	fill(t, ctx, m)
+	follower := (leader + 1) % 3
+	c.Kill(follower)
+	file := filepath.Join(t.TempDir(), "s.db")
+	made, err := server.Backup(dirs[fmt.Sprintf("m%d", follower)], file)
+	require.NoError(t, err)
+	require.Positive(t, made.Replayed)
+	require.Greater(t, made.Snapshot.Revision, int64(1))
+
+	var restored server.Restored
+	one := servertest.One(t, servertest.WithConfig(func(c *server.Config) {
+		restored, err = server.Restore(server.RestoreConfig{Snapshot: file, DataDir: c.DataDir, BumpRevision: -1})
+		require.NoError(t, err)
+	}))
+	got, revision := all(t, ctx, dial(t, one.Endpoints()[0]))
+	require.Equal(t, restored.Revision, revision)
+	then, err := m.Range(ctx, &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}, Revision: revision})
+	require.NoError(t, err)
+	sameKeys(t, then.Kvs, got)
+}
+
 func TestRestoreRefuses(t *testing.T) {
 	_, _, file, dataDir := backedUp(t)
 	good, err := os.ReadFile(file)

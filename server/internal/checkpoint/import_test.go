@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/latchkey-go/latchkey/server/internal/state"
@@ -321,7 +322,12 @@ func FuzzSource(f *testing.F) {
 		if _, err := OpenSource(image(t, sealed), true); changed {
 			require.ErrorIs(t, err, ErrDamaged)
 		}
-		src, err := OpenSource(image(t, data), false)
+		path := image(t, data)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		src, err := OpenSource(path, false)
+		runtime.ReadMemStats(&after)
+		require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(readAheadBytes+1<<20+16*len(data)))
 		if err != nil {
 			return
 		}
