@@ -217,7 +217,7 @@ func (g *Guard) Keys(ctx context.Context, keys [][]byte) error {
 func (g *Guard) readAs(id auth.Identity, a *state.Auth, m proto.Message) error {
 	c := callerOf(id, a.Revision())
 	err := state.VisitNeeds(m, func(n state.Need) error { return a.Check(c, n, g.backend) })
-	if err == nil && c.AuthRevision != a.Revision() {
+	if err == nil && c.AuthRevision != 0 && c.AuthRevision != a.Revision() {
 		return state.ErrAuthOldRevision
 	}
 	return err
