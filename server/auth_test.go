@@ -136,7 +136,9 @@ func TestUsersOnThreeMembers(t *testing.T) {
 func TestUsersAndTheirAdministration(t *testing.T) {
 	s := secure(t, servertest.One(t, servertest.WithConfig(cheap)))
 	m, a := s.members[0], s.auths[0]
-	_, err := m.Status(s.ctx, &pb.StatusRequest{})
+	_, err := m.Txn(s.ctx, &pb.TxnRequest{})
+	require.NoError(t, err, "as in etcd: it needs nothing")
+	_, err = m.Status(s.ctx, &pb.StatusRequest{})
 	require.ErrorIs(t, err, rpctypes.ErrGRPCUserEmpty)
 	_, err = m.Status(s.user, &pb.StatusRequest{})
 	require.NoError(t, err)

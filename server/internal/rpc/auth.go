@@ -217,7 +217,7 @@ func (g *Guard) Keys(ctx context.Context, keys [][]byte) error {
 func (g *Guard) readAs(id auth.Identity, a *state.Auth, m proto.Message) error {
 	c := callerOf(id, a.Revision())
 	err := state.VisitNeeds(m, func(n state.Need) error { return a.Check(c, n, g.backend) })
-	if err == nil && c.AuthRevision != a.Revision() {
+	if err == nil && c.AuthRevision != 0 && c.AuthRevision != a.Revision() {
 		return state.ErrAuthOldRevision
 	}
 	return err
@@ -246,7 +246,7 @@ func (g *Guard) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 	return handler(context.WithValue(ctx, callerKey{}, c), req)
 }
 
-// malformed returns the errors that come before those of rights, as in etcd.
+// malformed returns the errors of unary methods that come before those of rights, as in etcd.
 func (g *Guard) malformed(m proto.Message) error {
 	switch r := m.(type) {
 	case *pb.RangeRequest:
@@ -290,8 +290,10 @@ func (s *guardedStream) RecvMsg(m any) error {
 	if !ok {
 		return wireError(state.ErrPermissionDenied)
 	}
-	if err := s.guard.malformed(request); err != nil {
-		return err
+	if r, ok := m.(*pb.RangeRequest); ok {
+		if err := checkRangeStream(r); err != nil {
+			return err
+		}
 	}
 	_, err := s.guard.admit(s.Context(), s.row, request)
 	return wireError(err)
