@@ -137,30 +137,62 @@ func (l *traffic) leader(ctx context.Context, e *engine) string {
 }
 
 // replace takes a member's disk away and brings it back as a learner, which is
-// promoted when it has caught up.
+// promoted when it has caught up. Changes are refused while the members have
+// not all been connected for a few seconds, as in etcd, so they are repeated.
 func (l *traffic) replace(ctx context.Context, e *engine, member string) {
 	l.t.Helper()
 	list, err := l.client.MemberList(ctx)
 	require.NoError(l.t, err)
 	i := slices.IndexFunc(list.Members, func(m *pb.Member) bool { return m.Name == member })
 	require.GreaterOrEqual(l.t, i, 0)
-	peers := list.Members[i].PeerURLs
-	if _, err := l.client.MemberRemove(ctx, list.Members[i].ID); status.Code(err) == codes.Unimplemented || strings.Contains(fmt.Sprint(err), "unknown method") {
+	old := list.Members[i]
+	missing := false
+	l.change(ctx, e, member+" is removed", func() error {
+		_, err := l.client.MemberRemove(ctx, old.ID)
+		missing = status.Code(err) == codes.Unimplemented || strings.Contains(fmt.Sprint(err), "unknown method")
+		if missing {
+			return nil
+		}
+		return err
+	})
+	if missing {
 		l.t.Log("members can not be removed yet: the loss of a disk was not tried")
 		return
 	}
-	require.NoError(l.t, err)
 	e.must(ctx, append(e.compose, "rm", "--stop", "--force", member)...)
 	e.must(ctx, "docker", "volume", "rm", e.project+"_"+member)
-	added, err := l.client.MemberAddAsLearner(ctx, peers)
-	require.NoError(l.t, err)
+	var id uint64
+	l.change(ctx, e, member+" is added", func() error {
+		added, err := l.client.MemberAddAsLearner(ctx, old.PeerURLs)
+		if err == nil {
+			id = added.Member.ID
+		}
+		return err
+	})
 	e.state = "existing"
 	e.must(ctx, append(e.compose, "up", "--detach", "--no-deps", member)...)
-	e.eventually(ctx, "the learner was promoted", func() bool {
-		_, err := l.client.MemberPromote(ctx, added.Member.ID)
+	l.change(ctx, e, member+" is promoted", func() error {
+		_, err := l.client.MemberPromote(ctx, id)
+		return err
+	})
+	require.NotEqual(l.t, old.ID, id)
+	e.waitHealthy(ctx, member)
+}
+
+// change repeats a change of the membership until it is accepted.
+func (l *traffic) change(ctx context.Context, e *engine, what string, try func() error) {
+	l.t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, healthyTimeout)
+	defer cancel()
+	var last error
+	e.eventually(ctx, what, func() bool {
+		err := try()
+		if fmt.Sprint(err) != fmt.Sprint(last) {
+			l.t.Logf("%s: %v", what, err)
+		}
+		last = err
 		return err == nil
 	})
-	e.waitHealthy(ctx, member)
 }
 
 // check ends the load and reads from every member what was acknowledged.

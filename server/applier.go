@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/proto"
@@ -25,6 +26,7 @@ type applier struct {
 	tokens  func([]state.AuthEvent)
 	applied func(*replica.Apply)
 	fail    func(error)
+	took    func(time.Duration) // is told how long each batch took to apply
 	stop    chan struct{}
 	done    chan struct{}
 
@@ -231,6 +233,7 @@ func (a *applier) applyDecoded(w *replica.Apply, commands [][]state.Command, lat
 	var answers []answer
 	var info batchInfo
 	s := a.store
+	began := time.Now()
 	s.mu.Lock()
 	m := s.machine
 	for i := range w.Entries {
@@ -256,6 +259,7 @@ func (a *applier) applyDecoded(w *replica.Apply, commands [][]state.Command, lat
 	info.alarms, info.accusations = m.Alarms(), m.Accusations()
 	s.advanced(info.index)
 	s.mu.Unlock()
+	a.took(time.Since(began))
 
 	a.published(info)
 	s.release(later)

@@ -64,6 +64,14 @@ func lockDataDir(l layout) (*os.File, error) {
 // appears under its name by one rename: a crash before leaves nothing that a
 // later start would take for a member.
 func bootstrap(l layout, id wal.Identity, members []state.Member) error {
+	return makeMember(l, id, members, func(path string, m checkpoint.Meta) error {
+		return checkpoint.Create(path, m, members)
+	})
+}
+
+// makeMember is bootstrap with any checkpoint for the first state: create makes
+// it at path, durably but for its name.
+func makeMember(l layout, id wal.Identity, members []state.Member, create func(path string, m checkpoint.Meta) error) error {
 	if err := os.RemoveAll(l.unborn()); err != nil {
 		return fmt.Errorf("remove half-made member: %w", err)
 	}
@@ -81,7 +89,7 @@ func bootstrap(l layout, id wal.Identity, members []state.Member) error {
 		Index: bootIndex, Term: bootTerm, ConfState: conf,
 		ClusterID: id.ClusterID, MemberID: id.MemberID,
 	}
-	if err := checkpoint.Create(filepath.Join(fresh.snap, "db"), meta, members); err != nil {
+	if err := create(filepath.Join(fresh.snap, "db"), meta); err != nil {
 		return fmt.Errorf("create checkpoint: %w", err)
 	}
 	log, err := wal.Create(wal.Config{FS: disk.OS(), Dir: fresh.wal, Identity: id}, wal.Base{Index: bootIndex, Term: bootTerm})

@@ -160,6 +160,7 @@ func (c Config) withDefaults() Config {
 	}
 	c.Auth = c.Auth.withDefaults()
 	c = c.withCareDefaults()
+	c.Limits = c.Limits.withDefaults()
 	if c.files == nil {
 		c.files = disk.OS()
 	}
@@ -177,9 +178,7 @@ func (c Config) Validate() error {
 		field string
 		urls  []string
 	}{
-		{"listen-client-urls", c.ListenClientURLs},
 		{"listen-peer-urls", c.ListenPeerURLs},
-		{"advertise-client-urls", c.AdvertiseClientURLs},
 		{"initial-advertise-peer-urls", c.AdvertisePeerURLs},
 	} {
 		for _, u := range list.urls {
@@ -187,6 +186,9 @@ func (c Config) Validate() error {
 				return fmt.Errorf("%s: %w", list.field, err)
 			}
 		}
+	}
+	if err := c.checkClientURLs(); err != nil {
+		return err
 	}
 	if len(c.ListenClientURLs) > listenersMax || len(c.ListenPeerURLs) > listenersMax {
 		return fmt.Errorf("listen-client-urls and listen-peer-urls take at most %d addresses each", listenersMax)
@@ -222,6 +224,9 @@ func (c Config) Validate() error {
 	if _, err := parseRetention(c.AutoCompactionMode, c.AutoCompactionRetention); err != nil {
 		return err
 	}
+	if err := c.checkSafety(); err != nil {
+		return err
+	}
 	return c.validateCare()
 }
 
@@ -237,8 +242,8 @@ func checkURL(raw string) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("%q is not a URL such as http://127.0.0.1:2379", raw)
-	case u.Scheme != "http":
-		return fmt.Errorf("%q: only http:// URLs are supported", raw)
+	case u.Scheme != "http" && u.Scheme != "https":
+		return fmt.Errorf("%q: only http:// and https:// URLs are supported", raw)
 	case u.Host == "" || u.Port() == "":
 		return fmt.Errorf("%q needs a host and a port, as in http://127.0.0.1:2379", raw)
 	case u.Path != "" && u.Path != "/":

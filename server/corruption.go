@@ -143,7 +143,7 @@ func (s *Server) compareHashes(ctx context.Context) {
 func (s *Server) judge(votes map[uint64]string, members int, accuse func(member uint64, right string) state.Command) {
 	right, wrong := verdictOf(votes, members)
 	if len(wrong) > 0 {
-		s.measures.divergences.Add(int64(len(wrong)))
+		s.meters.care.divergences.Add(int64(len(wrong)))
 	}
 	for _, member := range wrong {
 		s.log.Error("members differ", "about", hex(member), "answers", len(votes), "members", members)
@@ -154,7 +154,7 @@ func (s *Server) judge(votes map[uint64]string, members int, accuse func(member 
 	if len(votes) < members {
 		return
 	}
-	s.measures.checks.Add(1)
+	s.meters.care.checks.Add(1)
 	if len(wrong) > 0 {
 		return
 	}

@@ -95,7 +95,7 @@ func awaitChecks(t *testing.T, ctx context.Context, members []*Server, n int64) 
 		require.NoError(t, putOn(ctx, members[0], "beat", fmt.Sprint(i))) // an idle cluster is not compared
 		done := int64(0)
 		for _, m := range members {
-			done += m.measures.checks.Load()
+			done += m.meters.care.checks.Load()
 		}
 		if done >= n {
 			return

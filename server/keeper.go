@@ -94,7 +94,7 @@ func (k *keeper) save() error {
 	if err := k.store.Save(changes, k.conf); err != nil {
 		return err
 	}
-	k.s.measures.saves.observe(time.Since(began))
+	k.s.meters.commit.Observe(time.Since(began).Seconds())
 	k.s.store.with(func(m *state.Machine) { m.Archived(changes.Revision) })
 	at := replica.Snapshot{Index: changes.Index, Term: changes.Term, ConfState: k.conf}
 	k.s.loop.do(func(r *replica.Replica) { r.Checkpointed(at) })

@@ -30,6 +30,7 @@ type loop struct {
 	tick     time.Duration
 	log      *slog.Logger
 	patience uint64        // ticks after which a request that is not finished has timed out
+	failed   atomic.Int64  // requests whose outcome is not known
 	waiting  atomic.Int64  // proposals and reads that entered and have not left
 	stop     chan struct{} // closed by close
 	done     chan struct{} // closed when run has returned
@@ -266,6 +267,7 @@ func (l *loop) advance(now time.Time) {
 
 // timeOut gives up on a request: what became of a write is then not known.
 func (l *loop) timeOut(o *outcome) {
+	l.failed.Add(1)
 	if l.r.Status().Leader == 0 {
 		o.finish(nil, rpc.ErrTimeoutLeaderFailed, l.later)
 		return
@@ -331,6 +333,7 @@ func (l *loop) work() {
 			l.retry(p)
 		}
 		for _, p := range w.Unknown {
+			l.failed.Add(1)
 			p.Value.(*waiter).finish(nil, rpc.ErrTimeoutLeaderFailed, l.later)
 		}
 	}

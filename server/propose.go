@@ -93,11 +93,15 @@ func (b backend) Read(ctx context.Context) (*state.View, error) {
 	if err := b.confirm(ctx); err != nil {
 		return nil, err
 	}
+	b.meters.reads.Add(1)
 	return b.store.view(), nil
 }
 
 // View returns what is applied here.
-func (b backend) View() *state.View { return b.store.view() }
+func (b backend) View() *state.View {
+	b.meters.reads.Add(1)
+	return b.store.view()
+}
 
 // FillHeader completes a response header.
 func (b backend) FillHeader(h *pb.ResponseHeader) {

@@ -42,14 +42,14 @@ const (
 // log: that alone is what all members agree on, this spares the log the rest.
 func (s *Server) admit(c *state.Command) (verdict, error) {
 	if err := barredBy(s.alarms(), c); err != nil {
-		s.measures.refusals.Add(1)
+		s.meters.care.refusals.Add(1)
 		return admitted, err
 	}
 	cost := state.Cost(c)
 	if cost == 0 || s.cfg.QuotaBytes < 0 || s.usedBytes()+cost <= s.cfg.QuotaBytes {
 		return admitted, nil
 	}
-	s.measures.refusals.Add(1)
+	s.meters.care.refusals.Add(1)
 	return full, nil
 }
 

@@ -44,6 +44,7 @@ type Server struct {
 	hub       *watch.Hub
 	front     fronts
 	inProcess lazyClient
+	safety    safety
 
 	gauges
 	life
@@ -55,6 +56,9 @@ type fronts struct {
 	watches *rpc.Watch
 	guard   *rpc.Guard
 	tokens  *auth.Tokens
+	http    *front.Server // plain HTTP on addresses of its own
+	metrics *front.Server // metrics and health
+	site    *lateHandler  // what is served over plain HTTP
 }
 
 // gauges are what others may know of the member without asking the loop.
@@ -66,7 +70,7 @@ type gauges struct {
 	installed               atomic.Int64 // received checkpoints
 	alarmsOn                atomic.Pointer[[]state.Alarm]
 	accusations, pardoned   atomic.Uint64 // see answerAccusation
-	measures                measures
+	meters                  meters
 }
 
 // life is how a member ends: stopped is cancelled, with the reason, by Stop,
@@ -113,10 +117,16 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	s.stopping, s.checked = make(chan struct{}), make(chan struct{})
 	s.leadership.init(leaderlessTimeouts * cfg.ElectionTimeout)
 
+	if err := s.secureIt(); err != nil {
+		return nil, err
+	}
 	var err error
 	if s.listeners, err = listen(ctx, cfg); err != nil {
 		return nil, err
 	}
+	s.guardAll(s.listeners.client, cfg.ListenClientURLs)
+	s.guardAll(s.listeners.http, cfg.Web.ListenClientHTTPURLs)
+	s.guardAll(s.listeners.metrics, cfg.Web.ListenMetricsURLs)
 	rec, err := s.open()
 	if err != nil {
 		s.listeners.close()
@@ -158,7 +168,7 @@ func (s *Server) open() (rec recovered, err error) {
 		}
 	}
 	if rec, err = s.recoverMember(dir); err != nil {
-		return rec, err
+		return rec, explained(dir, err)
 	}
 	s.snapshots = &snapshots{dir: dir.received()}
 	if err := s.snapshots.clean(); err != nil {
@@ -170,12 +180,16 @@ func (s *Server) open() (rec recovered, err error) {
 // assemble connects the parts; nothing runs yet.
 func (s *Server) assemble(rec recovered) error {
 	s.identity = rec.identity
+	s.meters.init(s)
 	s.store = newStore(rec.machine)
 	if err := s.assembleAuth(); err != nil {
 		return err
 	}
 	s.lessor = newLessor(s, s.log)
-	s.hub = watch.NewHub(watch.Config{Archive: archive{rec.checkpoint, s.store}},
+	s.hub = watch.NewHub(watch.Config{
+		Archive:     archive{rec.checkpoint, s.store},
+		WatchersMax: s.cfg.Limits.Watches, StreamWatchersMax: s.cfg.Limits.WatchesPerStream,
+	},
 		rec.machine.History(), rec.machine.CompactRevision())
 	keep, err := parseRetention(s.cfg.AutoCompactionMode, s.cfg.AutoCompactionRetention)
 	if err != nil {
@@ -188,7 +202,7 @@ func (s *Server) assemble(rec recovered) error {
 	}
 	s.peers = peer.New(peer.Config{
 		ID: rec.identity.MemberID, ClusterID: rec.identity.ClusterID,
-		Handler: peerHandler{s}, OpenSnapshot: s.openSnapshot, Logger: s.log,
+		Handler: peerHandler{s}, OpenSnapshot: s.openSnapshot, Logger: s.log, Secure: s.peerSecure(),
 	})
 	r, err := s.newReplica(rec)
 	if err != nil {
@@ -197,12 +211,12 @@ func (s *Server) assemble(rec recovered) error {
 	s.appender = &appender{
 		inbox: newMailbox[*replica.Append](), log: rec.log, install: s.install,
 		synced: func(work []*replica.Append) { s.loop.appended(work) }, fail: s.fail, stop: s.halt, done: make(chan struct{}),
-		disk: diskWatch{epoch: time.Now(), measures: &s.measures},
+		disk: diskWatch{epoch: time.Now(), took: s.meters.walSync.Observe},
 	}
 	s.applier = &applier{
 		inbox: newMailbox[applyWork](), store: s.store, published: s.published, tokens: s.front.tokens.Follow,
-		applied: func(a *replica.Apply) { s.loop.inbox.leave(input{applied: a}) },
-		fail:    s.fail, stop: s.halt, done: make(chan struct{}),
+		applied: func(a *replica.Apply) { s.loop.inbox.leave(input{applied: a}) }, took: s.meters.applyTook,
+		fail: s.fail, stop: s.halt, done: make(chan struct{}),
 	}
 	s.loop = newLoop(r, outputs{
 		appender: s.appender, applier: s.applier, store: s.store,
@@ -212,7 +226,10 @@ func (s *Server) assemble(rec recovered) error {
 	s.loop.patience = uint64(s.requestTimeout / s.loop.tick)
 	s.loop.suspect = suspicion{rank: rank(rec), alive: s.alive}
 	s.publishInitial(rec.machine)
-	return s.registerServices()
+	if err := s.registerServices(); err != nil {
+		return err
+	}
+	return s.openSite()
 }
 
 // ticksPerHeartbeat makes raft's clock finer than a heartbeat: followers draw
@@ -286,17 +303,23 @@ func (s *Server) run() {
 		s.workers.Go(func() { s.servePeers(l) })
 	}
 	for _, l := range s.listeners.client {
-		s.workers.Go(func() { s.serveClients(l) })
+		s.workers.Go(func() { s.serve(s.front.clients, l) })
+	}
+	for _, l := range s.listeners.http {
+		s.workers.Go(func() { s.serve(s.front.http, l) })
+	}
+	for _, l := range s.listeners.metrics {
+		s.workers.Go(func() { s.serve(s.front.metrics, l) })
 	}
 	go s.janitor()
 }
 
-func (s *Server) serveClients(l net.Listener) {
+func (s *Server) serve(f *front.Server, l net.Listener) {
 	if !s.awaitInitialCheck() {
 		_ = l.Close()
 		return
 	}
-	if err := s.front.clients.Serve(l); !errors.Is(err, front.ErrStopped) {
+	if err := f.Serve(l); !errors.Is(err, front.ErrStopped) {
 		s.fail(fmt.Errorf("serve %s: %w", l.Addr(), err))
 	}
 }
@@ -314,6 +337,7 @@ func (s *Server) published(b batchInfo) {
 	s.liveBytes.Store(b.live)
 	s.historyBytes.Store(b.history)
 	s.store.auth.tell() // before any event that came after a change
+	s.meters.leases(b.leases)
 	s.hub.Publish(b.events, b.compact)
 	s.followAlarms(b)
 	s.lessor.follow(b)

@@ -1,8 +1,6 @@
 package server
 
 import (
-	"time"
-
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -25,8 +23,6 @@ const (
 	// messageOverhead is what a message may have beyond the request it
 	// carries, as in etcd.
 	messageOverhead = 512 << 10
-	// keepaliveMin is the least time between a client's pings.
-	keepaliveMin = time.Second
 )
 
 // registerServices makes the gRPC server of the clients. It fails if a method
@@ -34,15 +30,23 @@ const (
 func (s *Server) registerServices() error {
 	b := backend{s}
 	limits := rpc.Limits{RequestBytes: s.cfg.MaxRequestBytes, TxnOps: s.cfg.MaxTxnOps}
-	clients := front.New(front.Config{
+	cfg := front.Config{
 		Codec:           rpc.Codec(),
 		MaxRequestBytes: s.cfg.MaxRequestBytes + messageOverhead,
-		MinPingInterval: keepaliveMin,
+		MinPingInterval: s.cfg.Limits.KeepAliveMinTime,
+		MaxStreams:      s.cfg.Limits.StreamsPerConnection,
+		GreetTimeout:    s.cfg.Limits.HandshakeTimeout,
 		Intercept:       rpc.Chain(rpc.RequireLeader(b), s.front.guard.Unary),
 		InterceptStream: s.front.guard.Stream,
 		Turn:            func() { s.loop.helpIfDue() },
+		Observe:         s.meters.calls,
 		Logger:          s.log,
-	})
+	}
+	s.front.site = &lateHandler{}
+	if len(s.listeners.http) == 0 {
+		cfg.Web = s.front.site
+	}
+	clients := front.New(cfg)
 	kv, lease := rpc.NewKV(b, limits).Guarded(s.front.guard), rpc.NewLease(b, b, b).Guarded(s.front.guard)
 	pb.RegisterKVServer(clients, kv)
 	pb.RegisterLeaseServer(clients, lease)

@@ -13,8 +13,8 @@ type TLS struct {
 	ClientCertFile, ClientKeyFile string
 	// TrustedCAFile holds the authorities whose certificates are accepted.
 	TrustedCAFile string
-	// ClientCertAuth demands a certificate of the other side, and checks it.
-	// Setting TrustedCAFile for members, or CRLFile, does so too.
+	// ClientCertAuth demands a certificate of who connects, and checks it.
+	// Setting TrustedCAFile, CRLFile, AllowedCN or AllowedHostnames does so too.
 	ClientCertAuth bool
 	// CRLFile lists revoked certificates, as PEM or DER.
 	CRLFile string

@@ -42,7 +42,7 @@ func (s *Server) Stop(ctx context.Context) error {
 		defer cancel()
 		s.handOver(ctx)
 		close(s.stopping)
-		s.front.clients.Leave(ctx)
+		s.front.leave(ctx)
 		s.graceful.Store(true)
 		s.end(ErrStopped)
 	})
@@ -123,7 +123,7 @@ func (s *Server) janitor() {
 		defer close(s.done)
 	}
 	s.inProcess.close()
-	s.front.clients.Stop()
+	s.front.stop()
 	s.peers.Close()
 	s.front.watches.Wait()
 	s.leadership.close()

@@ -24,9 +24,9 @@ const (
 
 // diskWatch tells how long the write to the log that is under way has taken.
 type diskWatch struct {
-	began    atomic.Int64 // nanoseconds since epoch, plus one; 0 while nothing is written
-	epoch    time.Time    // immutable
-	measures *measures
+	began atomic.Int64          // nanoseconds since epoch, plus one; 0 while nothing is written
+	epoch time.Time             // immutable
+	took  func(seconds float64) // is told how long each write with a sync took
 }
 
 func (d *diskWatch) begin() time.Duration {
@@ -37,8 +37,8 @@ func (d *diskWatch) begin() time.Duration {
 
 func (d *diskWatch) end(began time.Duration, synced bool) {
 	d.began.Store(0)
-	if synced && d.measures != nil {
-		d.measures.logSyncs.observe(time.Since(d.epoch) - began)
+	if synced && d.took != nil {
+		d.took((time.Since(d.epoch) - began).Seconds())
 	}
 }
 
@@ -83,7 +83,7 @@ func (s *Server) watchDisk(stop <-chan struct{}) {
 			continue
 		}
 		slow = id
-		s.measures.slowSyncs.Add(1)
+		s.meters.care.slowSyncs.Add(1)
 		s.log.Warn("the log's disk is slow", "waited", took, "leading", s.leading())
 		if s.leading() && time.Since(yielded) >= yieldEvery {
 			yielded = time.Now()
@@ -108,7 +108,7 @@ func (s *Server) yield() {
 	defer cancel()
 	s.handOver(ctx)
 	if !s.leading() {
-		s.measures.handovers.Add(1)
+		s.meters.care.handovers.Add(1)
 		s.log.Warn("leadership was handed over, because the log's disk is slow")
 	}
 }

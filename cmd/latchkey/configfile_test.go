@@ -46,11 +46,11 @@ auto-compaction-mode: periodic
 auto-compaction-retention: "1"
 log-outputs: [stderr, stdout]
 cipher-suites: [
-  A,
-  B
+  TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+  TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384
 ]
 client-transport-security:
-  cert-file:
+  cert-file: /c
   key-file: /k
   client-cert-auth: true
   auto-tls: false
@@ -64,8 +64,8 @@ socket-options: {reuse-address: true}
 		ListenPeerURLs: []string{"http://localhost:2380"}, ListenClientURLs: []string{"http://127.0.0.1:2379", "http://127.0.0.1:2479"},
 		InitialCluster: "a=http://localhost:2380", InitialClusterToken: "etcd-cluster",
 		AutoCompactionMode: "periodic", AutoCompactionRetention: "1", WatchProgressInterval: 10 * time.Minute,
-		ClientTLS:  server.TLS{KeyFile: "/k", ClientCertAuth: true, CipherSuites: []string{"A", "B"}},
-		PeerTLS:    server.TLS{AllowedCN: []string{"x", "y"}, CRLFile: "/crl", CipherSuites: []string{"A", "B"}},
+		ClientTLS:  server.TLS{CertFile: "/c", KeyFile: "/k", ClientCertAuth: true, CipherSuites: []string{"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"}},
+		PeerTLS:    server.TLS{AllowedCN: []string{"x", "y"}, CRLFile: "/crl", CipherSuites: []string{"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"}},
 		Web:        server.Web{Pprof: true},
 		Membership: server.Membership{LooseReconfigCheck: true},
 		Auth:       server.Auth{TokenTTL: 300 * time.Second},
@@ -80,14 +80,15 @@ socket-options: {reuse-address: true}
 		path + " is all that counts, without effect: --name, ETCD_DATA_DIR",
 		path + ": proxy has no effect: etcd has dropped its v2 API, and so its proxy",
 		path + ": snapshot-count has no effect: a checkpoint is written every second, whatever the number of entries",
+		"cert-file or auto-tls is set, but no address for clients begins with https: they are served without TLS",
 	}, o.warnings)
 
-	path = writeFile(t, "{\n\t\"name\": \"a\", \"heartbeat-interval\": 100,\n\t\"election-timeout\": 1000, \"peer-transport-security\": {\"cert-file\": \"/c\", \"auto-tls\": true}\n}")
+	path = writeFile(t, "{\n\t\"name\": \"a\", \"heartbeat-interval\": 100,\n\t\"election-timeout\": 1000, \"peer-transport-security\": {\"cert-file\": \"/c\", \"key-file\": \"/k\", \"auto-tls\": true}\n}")
 	o, err = parseServer(nil, []string{"ETCD_CONFIG_FILE=/nothing", "LATCHKEY_CONFIG_FILE=" + path})
 	require.NoError(t, err)
 	require.Equal(t, server.Config{
 		Name: "a", HeartbeatInterval: 100 * time.Millisecond, ElectionTimeout: time.Second,
-		PeerTLS: server.TLS{CertFile: "/c", Auto: true},
+		PeerTLS: server.TLS{CertFile: "/c", KeyFile: "/k", Auto: true},
 	}, o.config)
 
 	o, err = parseServer([]string{"--config-file=" + writeFile(t, "# nothing\n")}, nil)

@@ -124,13 +124,41 @@ func TestDeployCompose(t *testing.T) {
 }
 
 func TestDeployKubernetes(t *testing.T) {
+	text := deployFile(t, "kubernetes", "latchkey.yaml")
 	kinds := make(map[any]int)
-	for _, d := range documents(t, deployFile(t, "kubernetes", "latchkey.yaml")) {
+	for _, d := range documents(t, text) {
 		require.Contains(t, d, "apiVersion")
 		require.Contains(t, d, "metadata")
 		kinds[d["kind"]]++
 	}
 	require.Equal(t, map[any]int{"Service": 2, "PodDisruptionBudget": 1, "StatefulSet": 1}, kinds)
+
+	var set struct {
+		Spec struct {
+			Replicas int
+			Template struct {
+				Spec struct {
+					Containers []struct {
+						Env []struct{ Name, Value string }
+					}
+				}
+			}
+		}
+	}
+	require.NoError(t, yaml.Unmarshal([]byte(text[strings.LastIndex(text, "\n---\n"):]), &set))
+	pod := strings.NewReplacer("$(POD_NAME)", "latchkey-1", "$(POD_NAMESPACE)", "default")
+	var environ []string
+	for _, v := range set.Spec.Template.Spec.Containers[0].Env {
+		environ = append(environ, v.Name+"="+pod.Replace(v.Value))
+	}
+	o, err := parseServer(nil, environ)
+	require.NoError(t, err)
+	require.Equal(t, "latchkey-1", o.config.Name)
+	require.Contains(t, o.config.InitialCluster, "latchkey-1="+o.config.AdvertisePeerURLs[0]+",")
+	require.Equal(t, set.Spec.Replicas, strings.Count(o.config.InitialCluster, "="))
+	for _, w := range o.warnings {
+		require.Contains(t, w, "has no TLS")
+	}
 }
 
 // systemd itself reads the unit, where it is installed; the program has to

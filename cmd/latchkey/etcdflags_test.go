@@ -98,11 +98,11 @@ func TestFlagsThatAreRefused(t *testing.T) {
 // The flags of TLS, users, limits and the rest each reach their own field.
 func TestFlagsReachTheirFields(t *testing.T) {
 	args := strings.Fields(`--cert-file c1 --key-file c2 --trusted-ca-file c3 --client-cert-auth --client-crl-file c4
-		--client-cert-allowed-hostname=c5,c6 --client-cert-allowed-cn=c7 --client-cert-file=c8 --client-key-file=c9 --auto-tls
+		--client-cert-allowed-cn=c7 --client-cert-file=c8 --client-key-file=c9 --auto-tls
 		--peer-cert-file p1 --peer-key-file p2 --peer-trusted-ca-file p3 --peer-client-cert-auth --peer-crl-file p4
-		--peer-cert-allowed-hostname=p5,p6 --peer-cert-allowed-cn=p7 --peer-client-cert-file=p8 --peer-client-key-file=p9
+		--peer-cert-allowed-hostname=p5,p6 --peer-client-cert-file=p8 --peer-client-key-file=p9
 		--peer-skip-client-san-verification --peer-auto-tls=true
-		--tls-min-version=TLS1.2 --tls-max-version=TLS1.3 --cipher-suites A,B --self-signed-cert-validity=2
+		--tls-min-version=TLS1.2 --tls-max-version=TLS1.3 --cipher-suites TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 --self-signed-cert-validity=2
 		--auth-token=jwt,sign-method=RS256 --auth-token-ttl=7 --bcrypt-cost=4 --history-bytes=8
 		--max-concurrent-streams=9 --grpc-keepalive-min-time=10s --max-connections=11 --max-connections-per-host=12
 		--max-watches=13 --max-watches-per-stream=14 --handshake-timeout=15s
@@ -117,11 +117,11 @@ func TestFlagsReachTheirFields(t *testing.T) {
 		ListenClientURLs: []string{"http://127.0.0.1:3"}, HistoryBytes: 8,
 		ClientTLS: server.TLS{
 			CertFile: "c1", KeyFile: "c2", TrustedCAFile: "c3", ClientCertAuth: true, CRLFile: "c4",
-			AllowedHostnames: []string{"c5", "c6"}, AllowedCN: []string{"c7"}, ClientCertFile: "c8", ClientKeyFile: "c9", Auto: true,
+			AllowedCN: []string{"c7"}, ClientCertFile: "c8", ClientKeyFile: "c9", Auto: true,
 		},
 		PeerTLS: server.TLS{
 			CertFile: "p1", KeyFile: "p2", TrustedCAFile: "p3", ClientCertAuth: true, CRLFile: "p4",
-			AllowedHostnames: []string{"p5", "p6"}, AllowedCN: []string{"p7"}, ClientCertFile: "p8", ClientKeyFile: "p9", Auto: true,
+			AllowedHostnames: []string{"p5", "p6"}, ClientCertFile: "p8", ClientKeyFile: "p9", Auto: true,
 			SkipClientSANVerification: true,
 		},
 		Auth: server.Auth{Token: "jwt,sign-method=RS256", TokenTTL: 7 * time.Second, BcryptCost: 4},
@@ -137,7 +137,7 @@ func TestFlagsReachTheirFields(t *testing.T) {
 		Membership: server.Membership{LooseReconfigCheck: true, MaxLearners: 18, ForceNewCluster: true},
 	}
 	for _, t := range []*server.TLS{&want.ClientTLS, &want.PeerTLS} {
-		t.MinVersion, t.MaxVersion, t.CipherSuites, t.SelfSignedYears = "TLS1.2", "TLS1.3", []string{"A", "B"}, 2
+		t.MinVersion, t.MaxVersion, t.CipherSuites, t.SelfSignedYears = "TLS1.2", "TLS1.3", []string{"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"}, 2
 	}
 	require.Equal(t, want, o.config)
 }

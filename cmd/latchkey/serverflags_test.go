@@ -81,7 +81,7 @@ func TestParseServer(t *testing.T) {
 			})},
 		{"a switch that is off", []string{"--help=false"}, nil,
 			options(func(o *serverOptions) {})},
-		{"a variable with a slip", nil, []string{"ETCD_DATADIR=/d", "ETCD_PORT_2379_TCP=x", "ETCD_UNSUPPORTED_ARCH=x", "LATCHKEY_ENDPOINTS=x"},
+		{"a variable with a slip", nil, []string{"ETCD_DATADIR=/d", "ETCD_PORT_2379_TCP=x", "ETCD_UNSUPPORTED_ARCH=x", "LATCHKEY_ENDPOINTS=x", "LATCHKEY_CERT=x", "LATCHKEY_CACERT=x", "LATCHKEY_PASSWORD=x", "LATCHKEY_PORT=x"},
 			options(func(o *serverOptions) {
 				o.warnings = []string{
 					"ETCD_DATADIR is no setting and has no effect, did you mean ETCD_DATA_DIR?",

@@ -137,12 +137,17 @@ func scanEnvironment(environ []string) (map[string]setting, []string) {
 	return given, warnings
 }
 
+// slipMin is how long a variable's name must be to be compared with others. A
+// shorter one is near to too many: LATCHKEY_PORT is Kubernetes', LATCHKEY_CERT
+// a client's.
+const slipMin = 6
+
 // warnVariable is about a variable that is no setting. ETCD_UNSUPPORTED_ARCH
 // is one that etcd reads and that needs no saying here.
 func warnVariable(prefix, suffix string, suffixes []string) []string {
 	near, ok := nearest(strings.TrimPrefix(suffix, "EXPERIMENTAL_"), suffixes)
 	switch {
-	case ok:
+	case ok && len(suffix) >= slipMin:
 		return []string{fmt.Sprintf("%s is no setting and has no effect, did you mean %s?", prefix+suffix, prefix+near)}
 	case prefix == "ETCD_" && suffix != "UNSUPPORTED_ARCH":
 		return []string{prefix + suffix + " is no setting and has no effect"}

@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,8 @@ import (
 
 	"github.com/latchkey-go/latchkey/server/internal/state"
 	bolt "go.etcd.io/bbolt"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // A transaction of an import has this much, so that memory does not grow with the file.
@@ -19,7 +22,7 @@ const (
 )
 
 // keptBuckets go over as they are. Everything else is decoded, or made anew.
-var keptBuckets = [][]byte{[]byte("alarm"), []byte("auth"), []byte("authUsers"), []byte("authRoles")}
+var keptBuckets = [][]byte{alarmBucket, authBucket, usersBucket, rolesBucket}
 
 // ImportConfig says what the new checkpoint does not take from its source.
 type ImportConfig struct {
@@ -43,6 +46,9 @@ type Imported struct {
 // leases count as granted before the first one.
 func (s *Source) Import(path string, c ImportConfig) (Imported, error) {
 	doing := func(err error) error { return fmt.Errorf("import %s: %w", s.path, err) }
+	if err := s.CheckVersion(); err != nil {
+		return Imported{}, err
+	}
 	if c.Bump < 0 || c.Bump > math.MaxInt64/2 || s.about.Revision > math.MaxInt64/2 {
 		return Imported{}, doing(fmt.Errorf("bump of revision %d by %d", s.about.Revision, c.Bump))
 	}
@@ -154,6 +160,8 @@ func (m *importer) row(bucket, k, row []byte) error {
 		}
 		l.Index, l.TTL = 0, min(max(l.TTL, 1), state.MaxLeaseTTL)
 		m.put(bucket, leaseKey(l.ID), encodeLease(l))
+	case string(bucket) == string(alarmBucket) && isOwnSpaceAlarm(k, row):
+		return nil
 	case isKept(bucket):
 		m.put(bucket, append([]byte(nil), k...), append([]byte(nil), row...))
 	default:
@@ -168,6 +176,18 @@ func (m *importer) row(bucket, k, row []byte) error {
 		return err
 	}
 	return m.begin()
+}
+
+// isOwnSpaceAlarm recognises a NOSPACE alarm that a member raised and would clear itself: the member is no more, and the
+// new ones raise their own.
+func isOwnSpaceAlarm(k, row []byte) bool {
+	kind := pb.AlarmType_NONE
+	err := eachField(k, func(field protowire.Number, n uint64, _ []byte) {
+		if field == fieldAlarmType {
+			kind = pb.AlarmType(n)
+		}
+	})
+	return err == nil && kind == pb.AlarmType_NOSPACE && bytes.Equal(row, raisedMark)
 }
 
 func (m *importer) put(bucket, k, v []byte) {

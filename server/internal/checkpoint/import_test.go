@@ -12,6 +12,7 @@ import (
 	"github.com/latchkey-go/latchkey/server/internal/state"
 	"github.com/stretchr/testify/require"
 	bolt "go.etcd.io/bbolt"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/raft/v3/raftpb"
 )
 
@@ -109,8 +110,30 @@ func TestImportBumps(t *testing.T) {
 	m.Apply(2, 2, nil)
 	require.NoError(t, s.Save(m.TakeChanges(), nil))
 	require.Len(t, rows(t, s)["key"], m.Size().Keys)
-	_, err := (&Source{about: About{Revision: 1}}).Import("/nowhere", ImportConfig{Bump: -1})
+	_, err := (&Source{about: About{Version: "3.7.0", Revision: 1}}).Import("/nowhere", ImportConfig{Bump: -1})
 	require.Error(t, err)
+}
+
+// Of the alarms only those of space that a member watches itself are left behind.
+func TestImportKeepsAlarms(t *testing.T) {
+	good, _ := sample(t)
+	alarms := map[state.Alarm][]byte{
+		{Member: 1, Type: pb.AlarmType_NOSPACE}:     raisedMark,
+		{Member: 2, Type: pb.AlarmType_NOSPACE}:     nil,
+		{Member: 0xabc, Type: pb.AlarmType_CORRUPT}: raisedMark,
+	}
+	data := asEtcd(t, good, func(tx *bolt.Tx) error {
+		for a, mark := range alarms {
+			require.NoError(t, tx.Bucket(alarmBucket).Put(alarmKey(a), mark))
+		}
+		return nil
+	})
+	s, _, _, _ := importOf(t, image(t, data), false, restored)
+	want := map[string]string{
+		string(alarmKey(state.Alarm{Member: 2, Type: pb.AlarmType_NOSPACE})):     "",
+		string(alarmKey(state.Alarm{Member: 0xabc, Type: pb.AlarmType_CORRUPT})): string(raisedMark),
+	}
+	require.Equal(t, want, rows(t, s)["alarm"])
 }
 
 // asEtcd makes a file of ours one of etcd: no bucket of ours, the rows that we do not have, a stored freelist.
@@ -205,6 +228,12 @@ func TestImportAfterEtcdRanOnOurFile(t *testing.T) {
 	require.Equal(t, int64(1<<20), m.Revision())
 	_, err := OpenSource(image(t, grown(0)), false)
 	require.ErrorIs(t, err, ErrDamaged)
+	for _, key := range [][]byte{indexKey, termKey} { // alone, they make nothing stale
+		_, err = OpenSource(image(t, edited(t, good, options(), func(tx *bolt.Tx) error {
+			return tx.Bucket(metaBucket).Put(key, leaseKey(3))
+		})), false)
+		require.ErrorIs(t, err, ErrDamaged)
+	}
 }
 
 func TestSourceRefuses(t *testing.T) {
@@ -241,7 +270,11 @@ func TestSourceRefuses(t *testing.T) {
 		{"odd index", asEtcd(t, good, set(indexKey, []byte("x"))), false, ErrDamaged},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := OpenSource(image(t, c.data), c.hash)
+			src, err := OpenSource(image(t, c.data), c.hash)
+			if err == nil {
+				_, err = src.Import(filepath.Join(t.TempDir(), "db"), restored)
+				require.NoError(t, src.Close())
+			}
 			require.ErrorIs(t, err, c.want)
 			t.Log(err)
 		})
@@ -320,9 +353,7 @@ func TestSourceSurvivesDamage(t *testing.T) {
 			continue
 		}
 		accepted++
-		if src.About().Origin != OriginLatchkey { // the flip made our own rows look stale
-			require.Equal(t, OriginEtcd, src.About().Origin)
-		}
+		require.Equal(t, OriginLatchkey, src.About().Origin)
 		require.NoError(t, src.Close())
 	}
 	t.Logf("%d of 300 flips in spare room", accepted)

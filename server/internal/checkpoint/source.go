@@ -36,7 +36,7 @@ const (
 // About is what a database file holds.
 type About struct {
 	Origin  string // OriginEtcd or OriginLatchkey: who wrote to it last
-	Version string // of etcd's storage schema, as in "3.7.0"
+	Version string // of etcd's storage schema, as in "3.7.0"; empty before 3.6
 	// Hash is the CRC32C of all rows that `etcdutl snapshot status` shows.
 	Hash     uint32
 	Revision int64 // current
@@ -66,7 +66,7 @@ type Source struct {
 }
 
 // OpenSource reads all of a file, page by page, and refuses one that is damaged (ErrDamaged), none of etcd's or ours
-// (ErrForeign), of another version (ErrVersion) or in use (ErrInUse). With needHash it also refuses one without a hash at
+// (ErrForeign) or in use (ErrInUse). With needHash it also refuses one without a hash at
 // its end (ErrNoHash) and verifies that; otherwise a hash is left aside. The caller closes the source.
 func OpenSource(path string, needHash bool) (*Source, error) {
 	s := &Source{path: path}
@@ -292,9 +292,6 @@ func (v *survey) finish(own bool) error {
 	a.Revision = max(v.newest, a.Compact, 1)
 	a.Origin, a.Digest = OriginEtcd, v.digest.sum+v.digest.rows
 	a.Version = string(meta(storageVersionKey))
-	if err := v.checkStorageVersion(); err != nil {
-		return err
-	}
 	if !own {
 		return nil
 	}
@@ -311,7 +308,14 @@ func (v *survey) finishOwn() error {
 		return err
 	}
 	p := ours.position
-	if p.index != a.Index || p.term != a.Term {
+	same := v.all // but for these two, that damage must not make our rows look stale
+	for key, n := range map[string]uint64{string(indexKey): p.index, string(termKey): p.term} {
+		if row := v.rows[string(metaBucket)+"/"+key]; row != nil {
+			same.remove(metaBucket, []byte(key), row)
+			same.add(metaBucket, []byte(key), leaseKey(int64(n)))
+		}
+	}
+	if p.content != same && (p.index != a.Index || p.term != a.Term) {
 		return nil
 	}
 	if p.content != v.all {
@@ -322,16 +326,17 @@ func (v *survey) finishOwn() error {
 	return nil
 }
 
-// checkStorageVersion knows the schemas of etcd 3.6 and 3.7, which are the same.
-func (v *survey) checkStorageVersion() error {
-	switch found := v.about.Version; {
+// CheckVersion refuses a file whose storage version is not one that Import reads, with ErrVersion. It reads those of
+// etcd 3.6 and 3.7, which are the same.
+func (s *Source) CheckVersion() error {
+	switch found := s.about.Version; {
 	case found == "":
-		return fmt.Errorf("%w: it has none, so etcd 3.5 or older wrote it, or 3.6 in its first seconds; upgrade that cluster to "+
-			"3.6 or 3.7 and take a new snapshot", ErrVersion)
+		return fmt.Errorf("read %s: %w: it has none, so etcd 3.5 or older wrote it, or 3.6 in its first seconds; upgrade that "+
+			"cluster to 3.6 or 3.7 and take a new snapshot", s.path, ErrVersion)
 	case strings.HasPrefix(found, "3.6."), strings.HasPrefix(found, "3.7."):
 		return nil
 	default:
-		return fmt.Errorf("%w %q: this program reads 3.6 and 3.7", ErrVersion, found)
+		return fmt.Errorf("read %s: %w %q: this program reads 3.6 and 3.7", s.path, ErrVersion, found)
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 
 const (
 	readBufferBytes = 32 << 10 // more than the largest frame
-	// streamsMax bounds the calls of one connection that are under way.
+	// streamsMax bounds the calls of one connection that are under way, if Config.MaxStreams does not.
 	streamsMax = 10_000
 	// greetTimeout bounds the wait for a client's first frames.
 	greetTimeout = 10 * time.Second // unless Config.GreetTimeout says otherwise
@@ -34,6 +34,7 @@ type conn struct {
 	s      *Server
 	net    net.Conn
 	raw    syscall.RawConn // nil when it is no socket; then drain writes everything
+	below  beneath         // the socket, if TLS is over it
 	ctx    context.Context // ends with the connection
 	cancel context.CancelCauseFunc
 	reader
@@ -104,13 +105,9 @@ func newConn(s *Server, nc net.Conn) *conn {
 	c.write.ready = c.write.try
 	c.sendWindow, c.initial, c.maxFrame = defaultWindowBytes, defaultWindowBytes, maxFrameBytes
 	c.headers = newHeaders(s)
-	if sc, ok := nc.(syscall.Conn); ok {
-		if raw, err := sc.SyscallConn(); err == nil {
-			c.raw = raw
-		}
-	}
+	c.dig()
 	c.ready = c.readReady
-	ctx := peer.NewContext(s.ctx, &peer.Peer{Addr: nc.RemoteAddr(), LocalAddr: nc.LocalAddr()})
+	ctx := peer.NewContext(s.ctx, identify(nc))
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	return c
 }
@@ -149,6 +146,8 @@ func (c *conn) serve() (over bool) {
 
 // close ends the connection and every call on it.
 func (c *conn) close() {
+	c.hurry(0)
+	c.silence()
 	_ = c.net.Close()
 	c.mu.Lock()
 	streams := c.streams
@@ -156,6 +155,7 @@ func (c *conn) close() {
 	c.out, c.waiting = nil, nil
 	for _, st := range streams {
 		st.gone.Store(true)
+		st.ended()
 	}
 	c.mu.Unlock()
 	c.cancel(errClientGone)
@@ -197,7 +197,7 @@ func (c *conn) preface() error {
 	c.mu.Lock()
 	const settings = 4
 	c.out = appendFrameHeader(c.out, settings*6, frameSettings, 0, 0)
-	c.out = appendSetting(c.out, settingMaxStreams, streamsMax)
+	c.out = appendSetting(c.out, settingMaxStreams, uint32(c.s.cfg.MaxStreams))
 	c.out = appendSetting(c.out, settingInitialWindow, streamWindowBytes)
 	c.out = appendSetting(c.out, settingMaxFrame, maxFrameBytes)
 	c.out = appendSetting(c.out, settingHeaderList, maxHeaderBytes)
@@ -218,6 +218,7 @@ func (c *conn) fill() error {
 	if c.raw == nil {
 		c.takeBuffer()
 		n, err := c.net.Read(c.in[c.end:])
+		c.s.traffic.received.Add(uint64(n))
 		c.end += n
 		if n > 0 {
 			return nil
@@ -234,6 +235,7 @@ func (c *conn) fill() error {
 		return io.EOF
 	}
 	c.end += c.readN
+	c.s.traffic.received.Add(uint64(c.readN))
 	return nil
 }
 
@@ -241,7 +243,7 @@ func (c *conn) fill() error {
 func (c *conn) readReady(fd uintptr) bool {
 	c.takeBuffer()
 	for {
-		n, err := syscall.Read(int(fd), c.in[c.end:])
+		n, err := c.readNow(fd, c.in[c.end:])
 		switch {
 		case err == syscall.EINTR:
 			continue
@@ -249,7 +251,7 @@ func (c *conn) readReady(fd uintptr) bool {
 			c.releaseBuffer()
 			return false
 		}
-		c.readN, c.readErr = max(n, 0), err
+		c.readN, c.readErr = n, err
 		return true
 	}
 }
@@ -273,6 +275,7 @@ const leavePing = "goodbye!"
 
 // linger lets the client read what was written before the socket is closed, which would throw it away.
 func (c *conn) linger() {
+	c.hurry(lingerTimeout)
 	if half, ok := c.net.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
 		_ = c.net.SetReadDeadline(time.Now().Add(lingerTimeout))
 		_, _ = io.Copy(io.Discard, c.net)

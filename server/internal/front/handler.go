@@ -116,6 +116,7 @@ func (h *handler) send(m any) error {
 	for _, b := range bufs {
 		h.parts = append(h.parts, b.ReadOnlyData())
 	}
+	st.head.method.counts.sent.Add(1)
 	st.put(h.parts...)
 	clear(h.parts)
 	return nil
@@ -131,6 +132,7 @@ func (h *handler) receive(m any) error {
 		if err == nil && body != nil {
 			err = h.decode(body, compressed, m)
 			if err == nil {
+				h.st.head.method.counts.received.Add(1)
 				return nil
 			}
 		}

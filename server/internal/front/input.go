@@ -150,7 +150,7 @@ func (c *conn) request(h frameHeader, block []byte) error {
 	case c.left: // the client has been told that it is not served
 	case head.fault != "" || head.missing:
 		c.out = appendReset(c.out, h.stream, codeProtocol)
-	case len(c.streams)+c.orphans >= streamsMax:
+	case len(c.streams)+c.orphans >= c.s.cfg.MaxStreams:
 		c.out = appendReset(c.out, h.stream, codeRefused)
 	case head.refused != nil:
 		c.out = c.answers.appendRefusal(c.out, h.stream, head.refused)
@@ -170,6 +170,7 @@ func (c *conn) begin(h frameHeader, head *header) {
 	st.out.window, st.in.granted = c.initial, streamWindowBytes
 	st.in.ended = h.flags&flagEndStream != 0
 	c.streams[st.id] = st
+	st.begun()
 	switch {
 	case head.web:
 		c.launchWeb(st)
@@ -393,6 +394,7 @@ func (c *conn) forget(st *stream) {
 // have more of them under way than others. mu is held.
 func (c *conn) drop(st *stream) {
 	delete(c.streams, st.id)
+	st.ended()
 	c.held -= len(st.in.data)
 	c.unsent -= len(st.out.pending)
 	st.in.data, st.out.pending = nil, nil

@@ -35,14 +35,18 @@ type Config struct {
 	MaxRequestBytes int
 	// MinPingInterval is the least time between a client's pings; one that pings more often is sent away. 0 allows all.
 	MinPingInterval time.Duration
-	Codec           encoding.CodecV2
-	Intercept       grpc.UnaryServerInterceptor // around unary methods, not around Direct ones; nil for none
+	// MaxStreams bounds the calls of a connection that are under way. 10,000 if zero.
+	MaxStreams int
+	Codec      encoding.CodecV2
+	Intercept  grpc.UnaryServerInterceptor // around unary methods, not around Direct ones; nil for none
 	// Web serves what is no gRPC: HTTP/1, and requests of HTTP/2 with another content type. Nil: both are refused.
 	Web http.Handler
 	// GreetTimeout bounds the wait for a connection's first bytes, and for the headers of a request of HTTP/1. 10s if zero.
 	GreetTimeout time.Duration
 	// InterceptStream is around methods that stream. A stream that it puts around another should be a Holder if that is.
 	InterceptStream grpc.StreamServerInterceptor
+	// Observe is told how long each call took, and of what type, service and method it was. Nil: no time is taken.
+	Observe func(kind, service, method string, took time.Duration)
 	// Turn is called when the Direct methods of all requests that were read together have run.
 	Turn   func()
 	Logger *slog.Logger // nil: discarded
@@ -59,6 +63,7 @@ type Server struct {
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup // connections, handlers, writers
 	web      *webServer     // nil without Config.Web
+	traffic  traffic
 
 	mu        sync.Mutex // protects the rest
 	conns     map[*conn]struct{}
@@ -73,7 +78,10 @@ type method struct {
 	impl   any
 	unary  grpc.MethodHandler // nil if stream is set
 	stream grpc.StreamHandler
-	direct Direct // may be nil
+	direct Direct    // may be nil
+	kind   string    // as in MethodStats.Type
+	name   [2]string // of the service and of the method
+	counts counts
 }
 
 var _ grpc.ServiceRegistrar = (*Server)(nil)
@@ -82,6 +90,9 @@ var _ grpc.ServiceRegistrar = (*Server)(nil)
 func New(cfg Config) *Server {
 	if cfg.MaxRequestBytes == 0 {
 		cfg.MaxRequestBytes = defaultMaxRequestBytes
+	}
+	if cfg.MaxStreams == 0 {
+		cfg.MaxStreams = streamsMax
 	}
 	if cfg.Turn == nil {
 		cfg.Turn = func() {}
@@ -107,11 +118,13 @@ func New(cfg Config) *Server {
 func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.services[desc.ServiceName] = true
 	for _, m := range desc.Methods {
-		s.methods["/"+desc.ServiceName+"/"+m.MethodName] = &method{impl: impl, unary: m.Handler}
+		s.methods["/"+desc.ServiceName+"/"+m.MethodName] = &method{impl: impl, unary: m.Handler, kind: "unary", name: [2]string{desc.ServiceName, m.MethodName}}
 	}
 	for _, m := range desc.Streams {
 		name := "/" + desc.ServiceName + "/" + m.StreamName
-		s.methods[name] = &method{impl: impl, stream: s.intercepted(name, m)}
+		s.methods[name] = &method{
+			impl: impl, stream: s.intercepted(name, m), kind: streamKind(m), name: [2]string{desc.ServiceName, m.StreamName},
+		}
 	}
 }
 
@@ -123,6 +136,17 @@ func (s *Server) intercepted(name string, desc grpc.StreamDesc) grpc.StreamHandl
 	info := &grpc.StreamServerInfo{FullMethod: name, IsClientStream: desc.ClientStreams, IsServerStream: desc.ServerStreams}
 	return func(srv any, stream grpc.ServerStream) error {
 		return s.cfg.InterceptStream(srv, stream, info, desc.Handler)
+	}
+}
+
+func streamKind(d grpc.StreamDesc) string {
+	switch {
+	case !d.ServerStreams:
+		return "client_stream"
+	case !d.ClientStreams:
+		return "server_stream"
+	default:
+		return "bidi_stream"
 	}
 }
 
@@ -195,6 +219,13 @@ func (s *Server) start(nc net.Conn) {
 			s.remove(c)
 		}
 	})
+}
+
+// Pipe returns a connection to the server from within the process, in the clear.
+func (s *Server) Pipe() net.Conn {
+	ours, theirs := net.Pipe()
+	s.start(ours)
+	return theirs
 }
 
 func (s *Server) remove(c *conn) {

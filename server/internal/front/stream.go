@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -36,9 +37,10 @@ type stream struct {
 	// The connection's mu protects the rest.
 	in      inbound
 	out     outbound
-	handler *handler // nil for a call that is answered directly
-	busy    bool     // a handler or a Direct method is at it
-	orphan  bool     // counted in conn.orphans
+	handler *handler  // nil for a call that is answered directly
+	began   time.Time // if Config.Observe is set
+	busy    bool      // a handler or a Direct method is at it
+	orphan  bool      // counted in conn.orphans
 }
 
 // inbound is what comes on a stream.

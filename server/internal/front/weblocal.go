@@ -41,7 +41,9 @@ func (l local) Invoke(ctx context.Context, path string, args, reply any, opts ..
 	if m.unary == nil {
 		return status.Errorf(codes.Internal, "%s is a stream", path)
 	}
+	m.counts.started.Add(1)
 	answer, err := l.s.callUnary(ctx, m, func(into any) error { return l.s.carry(args, into) })
+	m.counts.handledWith(statusOf(err).Code())
 	head.report(opts)
 	if err != nil {
 		return statusOf(err).Err()
@@ -92,7 +94,9 @@ func (l local) NewStream(ctx context.Context, _ *grpc.StreamDesc, path string, _
 	}
 	l.s.wg.Go(func() {
 		defer cancel()
-		st.err = l.s.callStream(m, &localServer{st, ctx})
+		m.counts.started.Add(1)
+		st.err = l.s.callStream(m, &localServer{st, ctx, m})
+		m.counts.handledWith(statusOf(st.err).Code())
 		close(st.done)
 	})
 	return st, nil
@@ -160,6 +164,7 @@ func (st *localStream) RecvMsg(m any) error {
 type localServer struct {
 	st  *localStream
 	ctx context.Context
+	m   *method
 }
 
 var _ grpc.ServerStream = (*localServer)(nil)
@@ -176,6 +181,7 @@ func (s *localServer) SendMsg(m any) error {
 	}
 	select {
 	case s.st.down <- b:
+		s.m.counts.sent.Add(1)
 		return nil
 	case <-s.ctx.Done():
 		return status.FromContextError(s.ctx.Err()).Err()
@@ -185,6 +191,7 @@ func (s *localServer) SendMsg(m any) error {
 func (s *localServer) RecvMsg(m any) error {
 	select {
 	case b := <-s.st.up:
+		s.m.counts.received.Add(1)
 		return s.st.s.decode(b, m)
 	case <-s.st.half: // what the caller sent before is taken: it waits for that
 		return io.EOF

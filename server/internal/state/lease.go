@@ -49,6 +49,9 @@ func (m *Machine) LeaseKeys(id int64) []string {
 	return g.keys.Keys()
 }
 
+// LeaseCount returns the number of leases.
+func (m *Machine) LeaseCount() int { return len(m.leases) }
+
 // Leases returns all leases, ascending by ID.
 func (m *Machine) Leases() []LeaseInfo {
 	infos := make([]LeaseInfo, 0, len(m.leases))

@@ -69,6 +69,15 @@ type Size struct {
 	Keys int
 }
 
+// totals is what a machine keeps count of.
+type totals struct {
+	size   Size
+	counts Counts
+}
+
+// Counts is what was applied since the machine was made. It is no part of the state: members differ in it.
+type Counts struct{ Puts, Deletes, Txns, PutBytes int64 }
+
 // Machine is the replicated state: its content is a function of the commands applied and of nothing else. It has no
 // lock: the caller serialises all calls of its methods, and shares Views and Histories instead.
 type Machine struct {
@@ -91,9 +100,9 @@ type Machine struct {
 
 	sweep   sweep
 	pending pending
-	size    Size
-	view    *View // of the present state, nil when something was applied since the last
-	room    room
+	totals
+	view *View // of the present state, nil when something was applied since the last
+	room room
 }
 
 // room is working space that is used again.
@@ -161,6 +170,7 @@ func (m *Machine) apply(c *Command) (proto.Message, error) {
 	case *pb.DeleteRangeRequest:
 		return m.deleteRange(r), nil
 	case *pb.TxnRequest:
+		m.counts.Txns++
 		return result(m.txn(r))
 	case *pb.CompactionRequest:
 		return result(m.compactTo(r.GetRevision()))
@@ -207,6 +217,9 @@ func (m *Machine) CompactRevision() int64 { return m.compact }
 
 // Size returns what the store holds now.
 func (m *Machine) Size() Size { return m.size }
+
+// Counts returns what was applied.
+func (m *Machine) Counts() Counts { return m.counts }
 
 // History returns the events in memory.
 func (m *Machine) History() History { return m.window.snapshot(m.revision) }

@@ -42,6 +42,8 @@ func (m *Machine) checkPut(r *pb.PutRequest) error {
 func (m *Machine) putChecked(r *pb.PutRequest) *pb.PutResponse {
 	v := &Version{Key: text(r.GetKey()), Value: r.GetValue(), Lease: r.GetLease(), Count: 1}
 	m.stamp(v)
+	m.counts.Puts++
+	m.counts.PutBytes += int64(len(v.Key) + len(v.Value))
 	a := new(putResponse)
 	a.response.Header, a.header.Revision = &a.header, v.Mod
 
@@ -102,6 +104,7 @@ func (m *Machine) deleteRange(r *pb.DeleteRangeRequest) *pb.DeleteRangeResponse 
 
 // delete writes a tombstone over a live version.
 func (m *Machine) delete(prev *Version) {
+	m.counts.Deletes++
 	t := &Version{Key: prev.Key, Deleted: true}
 	m.stamp(t)
 	m.live.Delete(t.Key)
