@@ -17,6 +17,9 @@ const (
 	// leader hand over, if an election timeout is not more: a handover is not
 	// free, and shorter waits are common where a disk has other work to do.
 	slowDiskMin = time.Second
+	// yieldEvery is the least time between two handovers by one member: where all
+	// disks are slow, changing the leader is no help.
+	yieldEvery = time.Minute
 )
 
 // diskWatch tells how long the write to the log that is under way has taken.
@@ -62,6 +65,7 @@ func (a *appender) write(b wal.Batch, sync bool) error {
 // waited for.
 func (s *Server) watchDisk(stop <-chan struct{}) {
 	var slow int64 // the write that was reported
+	var yielded time.Time
 	for {
 		select {
 		case <-stop:
@@ -81,7 +85,8 @@ func (s *Server) watchDisk(stop <-chan struct{}) {
 		slow = id
 		s.meters.care.slowSyncs.Add(1)
 		s.log.Warn("the log's disk is slow", "waited", took, "leading", s.leading())
-		if s.leading() {
+		if s.leading() && time.Since(yielded) >= yieldEvery {
+			yielded = time.Now()
 			s.yield()
 		}
 	}
