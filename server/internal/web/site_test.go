@@ -329,3 +329,23 @@ func TestTLS(t *testing.T) {
 		require.NoError(t, c.Close())
 	}
 }
+
+// TestBeforeItHasJoined asks a member that waits for the others of its cluster: clients take versions apart, so there is
+// none yet.
+func TestBeforeItHasJoined(t *testing.T) {
+	url, addr := freeURL(t)
+	peer, _ := freeURL(t)
+	other, _ := freeURL(t)
+	s, err := server.Start(t.Context(), server.Config{
+		Name: "a", DataDir: t.TempDir(), ListenPeerURLs: []string{peer}, ListenClientURLs: []string{url},
+		InitialCluster: "a=" + peer + ",b=" + other,
+	})
+	require.NoError(t, err)
+	defer s.Kill()
+	a := &asker{t: t, http: speaker(t, false), addr: addr}
+	for path, want := range map[string]int{"/version": 503, "/health": 503, "/readyz/non_learner": 200, "/livez": 200, "/metrics": 200} {
+		status, answer, _ := a.do("GET", path, "")
+		require.Equal(t, want, status, path)
+		require.NotContains(t, answer, "etcdcluster")
+	}
+}
