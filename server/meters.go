@@ -132,7 +132,10 @@ func (s *Server) collectStore(e web.Emitter) {
 	var size state.Size
 	var counts state.Counts
 	var leases int
-	s.store.with(func(m *state.Machine) { size, counts, leases = m.Size(), m.Counts(), m.LeaseCount() })
+	var auth uint64
+	s.store.with(func(m *state.Machine) {
+		size, counts, leases, auth = m.Size(), m.Counts(), m.LeaseCount(), m.Auth().Revision()
+	})
 	total, used := s.keeper.size()
 	e.Gauge("etcd_mvcc_db_total_size_in_bytes", "Size of the checkpoint.", float64(total))
 	e.Gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Size of what the checkpoint holds.", float64(used))
@@ -145,6 +148,7 @@ func (s *Server) collectStore(e web.Emitter) {
 	e.Gauge("etcd_debugging_mvcc_keys_total", "Keys.", float64(size.Keys))
 	e.Gauge("etcd_debugging_mvcc_current_revision", "The revision.", float64(s.revision.Load()))
 	e.Gauge("etcd_debugging_mvcc_compact_revision", "The revision up to which history is compacted.", float64(s.compacted.Load()))
+	e.Gauge("etcd_debugging_auth_revision", "The revision of users and roles.", float64(auth))
 	e.Counter("etcd_debugging_lease_granted_total", "Leases that were granted.", float64(s.meters.granted.Load()))
 	e.Counter("etcd_debugging_lease_revoked_total", "Leases that have ended.", float64(s.meters.revoked.Load()))
 	e.Counter("etcd_debugging_lease_renewed_total", "Renewals, on the leader.", float64(s.meters.renewed.Load()))

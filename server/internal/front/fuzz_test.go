@@ -15,13 +15,22 @@ import (
 	pb "google.golang.org/grpc/interop/grpc_testing"
 )
 
-// FuzzFrames: whatever comes after the preface, a connection ends when its client does, and nothing of it is left.
+// FuzzFrames: whatever comes after the preface, a connection ends when its client does, and nothing of it is left. Plain
+// HTTP is served too, if the first byte is odd.
 func FuzzFrames(f *testing.F) {
 	for _, seed := range frameSeeds(f) {
-		f.Add(seed)
+		f.Add(append([]byte{0}, seed...))
+		f.Add(append([]byte{1}, seed...))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		r := newIdleRig(Config{Codec: encoding.GetCodecV2(grpcproto.Name), MaxRequestBytes: 100_000, MinPingInterval: time.Hour})
+		cfg := Config{Codec: encoding.GetCodecV2(grpcproto.Name), MaxRequestBytes: 100_000, MinPingInterval: time.Hour}
+		if len(data) > 0 && data[0]%2 == 1 {
+			cfg.Web = site()
+		}
+		if len(data) > 0 {
+			data = data[1:]
+		}
+		r := newIdleRig(cfg)
 		ours, theirs := net.Pipe()
 		c := newConn(r.front, ours)
 		read := make(chan struct{})
@@ -70,6 +79,13 @@ func frameSeeds(t testing.TB) [][]byte {
 		c.must(c.WriteWindowUpdate(1, 1000))
 		c.must(c.WriteSettings(http2.Setting{ID: settingInitialWindow, Val: 100_000}, http2.Setting{ID: settingHeaderTable}))
 		c.must(c.WriteWindowUpdate(0, 1000))
+	})
+	add(func(c *raw) { // plain HTTP, where that is served
+		for i, path := range []string{"/echo", "/lines", "/bare", "/nowhere", "/wait"} {
+			c.headers(uint32(2*i+1), false, ":method", "POST", ":scheme", "http", ":path", path, ":authority", "x")
+			c.must(c.WriteData(uint32(2*i+1), i != 1, []byte("a\nb\n")))
+		}
+		c.must(c.WriteRSTStream(9, 8))
 	})
 	add(func(c *raw) {
 		c.part(1)

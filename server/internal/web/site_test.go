@@ -2,6 +2,7 @@ package web_test
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"os"
@@ -278,4 +279,73 @@ func TestUnixSocket(t *testing.T) {
 	_, err = start(t.TempDir())
 	require.ErrorContains(t, err, "is no socket")
 	require.FileExists(t, path)
+}
+
+// TestTLS asks over TLS, in both versions of HTTP, on all kinds of addresses.
+func TestTLS(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	_, https := freeURL(t)
+	_, metrics := freeURL(t)
+	s, err := server.Start(t.Context(), server.Config{
+		DataDir: t.TempDir(), ListenPeerURLs: []string{"http://127.0.0.1:0"}, ClientTLS: server.TLS{Auto: true},
+		ListenClientURLs: []string{"https://" + https, "unixs://" + path},
+		Web:              server.Web{ListenMetricsURLs: []string{"https://" + metrics}, HostWhitelist: []string{"none"}},
+	})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Stop(t.Context())) }()
+	<-s.Ready()
+	trusting := &tls.Config{InsecureSkipVerify: true}
+	for _, major := range []int{1, 2} {
+		for _, network := range []string{"tcp", "unix"} {
+			tr := &http.Transport{TLSClientConfig: trusting, Protocols: new(http.Protocols)}
+			tr.Protocols.SetHTTP1(major == 1)
+			tr.Protocols.SetHTTP2(major == 2)
+			if network == "unix" {
+				tr.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+					return (&net.Dialer{}).DialContext(ctx, "unix", path)
+				}
+			}
+			c := &http.Client{Transport: tr, Timeout: testTimeout}
+			r, err := c.Post("https://"+https+"/v3/kv/range", "", strings.NewReader(`{"key":"YQ=="}`))
+			require.NoError(t, err)
+			require.NoError(t, r.Body.Close())
+			require.Equal(t, 200, r.StatusCode)
+			require.Equal(t, major, r.ProtoMajor)
+			if network == "tcp" {
+				r, err = c.Get("https://" + metrics + "/health")
+				require.NoError(t, err)
+				require.NoError(t, r.Body.Close())
+				require.Equal(t, 200, r.StatusCode)
+			}
+			tr.CloseIdleConnections()
+		}
+	}
+	for _, url := range []string{"https://" + https, "unixs://" + path} {
+		c, err := client.New(client.Config{Endpoints: []string{url}, TLS: trusting})
+		require.NoError(t, err)
+		members, err := c.Members(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, []string{"https://" + https, "unixs://" + path}, members[0].ClientURLs)
+		require.NoError(t, c.Close())
+	}
+}
+
+// TestBeforeItHasJoined asks a member that waits for the others of its cluster: clients take versions apart, so there is
+// none yet.
+func TestBeforeItHasJoined(t *testing.T) {
+	url, addr := freeURL(t)
+	peer, _ := freeURL(t)
+	other, _ := freeURL(t)
+	s, err := server.Start(t.Context(), server.Config{
+		Name: "a", DataDir: t.TempDir(), ListenPeerURLs: []string{peer}, ListenClientURLs: []string{url},
+		InitialCluster: "a=" + peer + ",b=" + other,
+	})
+	require.NoError(t, err)
+	defer s.Kill()
+	a := &asker{t: t, http: speaker(t, false), addr: addr}
+	for path, want := range map[string]int{"/version": 503, "/health": 503, "/readyz/non_learner": 200, "/livez": 200, "/metrics": 200} {
+		status, answer, _ := a.do("GET", path, "")
+		require.Equal(t, want, status, path)
+		require.NotContains(t, answer, "etcdcluster")
+	}
 }
