@@ -253,9 +253,9 @@ func TestSecuritySettingsThatContradict(t *testing.T) {
 		"listen-peer-urls has both http and https": {
 			ListenPeerURLs: []string{"https://127.0.0.1:1", "http://127.0.0.1:2"}, PeerTLS: server.TLS{CertFile: p.Cert, KeyFile: p.Key},
 		},
-		"cert-file is set without key-file":                  {ClientTLS: server.TLS{CertFile: p.Cert}},
+		"cert-file is set without key-file":                  {ListenClientURLs: []string{"https://127.0.0.1:1"}, ClientTLS: server.TLS{CertFile: p.Cert}},
 		"peer-key-file: none.pem: no such file or directory": {ListenPeerURLs: []string{"https://127.0.0.1:1"}, PeerTLS: server.TLS{CertFile: p.Cert, KeyFile: "none.pem"}},
-		"cipher-suites: unexpected TLS cipher suite \"X\"":   {ClientTLS: server.TLS{CertFile: p.Cert, KeyFile: p.Key, CipherSuites: []string{"X"}}},
+		"cipher-suites: unexpected TLS cipher suite \"X\"":   {ListenClientURLs: []string{"https://127.0.0.1:1"}, ClientTLS: server.TLS{CertFile: p.Cert, KeyFile: p.Key, CipherSuites: []string{"X"}}},
 		"self-signed-cert-validity must not be negative":     {ClientTLS: server.TLS{Auto: true, SelfSignedYears: -1}},
 		"max-concurrent-streams must not be negative":        {Limits: server.Limits{StreamsPerConnection: -1}},
 		"only http:// and https:// URLs are supported":       {ListenPeerURLs: []string{"ftp://127.0.0.1:1"}},
@@ -266,33 +266,4 @@ func TestSecuritySettingsThatContradict(t *testing.T) {
 		require.NotContains(t, err.Error(), "\n")
 		require.NoDirExists(t, c.DataDir)
 	}
-}
-
-// Addresses that others reach without TLS are worth a line, once.
-func TestOpenListenersAreWarnedOf(t *testing.T) {
-	a := certtest.New(t)
-	p := a.Issue("server")
-	start := func(c server.Config) string {
-		var log logBuffer
-		c.DataDir, c.Logger = t.TempDir(), slog.New(slog.NewTextHandler(&log, nil))
-		s, err := server.Start(t.Context(), c)
-		require.NoError(t, err)
-		s.Kill()
-		return log.String()
-	}
-	loopback, open := []string{"http://127.0.0.1:0"}, []string{"http://0.0.0.0:0"}
-	const clients, members = "clients are not encrypted", "members are not encrypted"
-	text := start(server.Config{ListenClientURLs: loopback, ListenPeerURLs: loopback})
-	require.NotContains(t, text, "encrypted")
-	text = start(server.Config{ListenClientURLs: open, ListenPeerURLs: open})
-	require.Equal(t, 1, strings.Count(text, clients))
-	require.Equal(t, 1, strings.Count(text, members))
-	text = start(server.Config{
-		ListenClientURLs: []string{"https://0.0.0.0:0"}, ListenPeerURLs: []string{"https://0.0.0.0:0"},
-		ClientTLS: server.TLS{CertFile: p.Cert, KeyFile: p.Key}, PeerTLS: server.TLS{CertFile: p.Cert, KeyFile: p.Key},
-	})
-	require.NotContains(t, text, "not encrypted")
-	require.Contains(t, text, "set peer-trusted-ca-file")
-	text = start(server.Config{ListenClientURLs: loopback, ListenPeerURLs: loopback, ClientTLS: server.TLS{CertFile: p.Cert, KeyFile: p.Key}})
-	require.Contains(t, text, "the URL is not for TLS")
 }
