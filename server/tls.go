@@ -19,7 +19,8 @@ import (
 // safety is how the member's connections are secured and bounded.
 type safety struct {
 	clients, members *secure.Policy // nil: there is no certificate
-	gate             *gate.Gate
+	gate             *gate.Gate     // of clients
+	monitors         *gate.Gate     // of those who only measure: a crowd of clients does not keep them out
 }
 
 // Beginnings of the names of settings, for errors.
@@ -124,7 +125,7 @@ func (c Config) checkSafety() error {
 
 // secureIt reads certificates, or makes them, where there are URLs for them.
 func (s *Server) secureIt() error {
-	s.safety.gate = s.newGate()
+	s.safety.gate, s.safety.monitors = s.newGate(), s.newMonitorsGate()
 	for _, each := range []struct {
 		urls     []string
 		settings secure.Settings
@@ -158,19 +159,42 @@ func (s *Server) secureIt() error {
 	return nil
 }
 
-// guard puts TLS and the bounds of connections over a listener for clients. It
-// takes over the listener.
-func (s *Server) guard(l net.Listener, raw string) net.Listener {
-	if !isSecure(raw) || s.safety.clients == nil {
-		return s.safety.gate.Listen(l, gate.Plain, nil)
+// distinct returns the URLs without those of an address that is listed before,
+// with and without TLS: both share its listener.
+func distinct(urls []string) []string {
+	var all []string
+	for i, u := range urls {
+		if !slices.ContainsFunc(urls[:i], func(v string) bool { return shared(u, v) }) {
+			all = append(all, u)
+		}
 	}
-	return s.safety.gate.Listen(l, gate.Secure, s.safety.clients.Server())
+	return all
 }
 
-// guardAll does so for listeners that were opened in the order of their URLs.
-func (s *Server) guardAll(open []net.Listener, urls []string) {
+// shared reports whether two URLs are the same address, once with TLS and once
+// without.
+func shared(a, b string) bool {
+	u, err := url.Parse(a)
+	v, verr := url.Parse(b)
+	return err == nil && verr == nil && u.Host == v.Host && u.Path == v.Path && u.Port() != "0" && isSecure(a) != isSecure(b)
+}
+
+// guard puts TLS and the bounds of connections over listeners for clients that
+// were opened for the distinct ones of urls. It takes them over.
+func (s *Server) guard(g *gate.Gate, open []net.Listener, urls []string) {
+	each := distinct(urls)
 	for i, l := range open {
-		open[i] = s.guard(l, urls[min(i, len(urls)-1)])
+		u := each[min(i, len(each)-1)]
+		switch {
+		case s.safety.clients == nil:
+			open[i] = g.Listen(l, gate.Plain, nil)
+		case slices.ContainsFunc(urls, func(v string) bool { return shared(u, v) }):
+			open[i] = g.Listen(l, gate.Both, s.safety.clients.Server())
+		case isSecure(u):
+			open[i] = g.Listen(l, gate.Secure, s.safety.clients.Server())
+		default:
+			open[i] = g.Listen(l, gate.Plain, nil)
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.etcd.io/etcd/api/v3/authpb"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -220,6 +221,62 @@ func TestStrangersAreNoMembers(t *testing.T) {
 		}
 		log.await(t, who.log)
 	}
+}
+
+// A user is who the certificate says, once users are required.
+func TestTheCertificateNamesTheUser(t *testing.T) {
+	a := certtest.New(t)
+	alice, nobody := a.Issue("alice"), a.Issue("nobody")
+	c := servertest.One(t, servertest.WithConfig(func(c *server.Config) { c.ClientTLS = mutual(a, a.Issue("server")) }))
+	ctx := testContext(t)
+	connect := func(p certtest.Pair) *grpc.ClientConn {
+		conn, err := grpc.NewClient("passthrough:///"+hostOf(c.Endpoints()[0]), grpc.WithTransportCredentials(credentials.NewTLS(knows(a, p))))
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = conn.Close() })
+		return conn
+	}
+	users := pb.NewAuthClient(connect(nobody))
+	for _, name := range []string{"root", "alice"} {
+		_, err := users.UserAdd(ctx, &pb.AuthUserAddRequest{Name: name, Options: &authpb.UserAddOptions{NoPassword: true}})
+		require.NoError(t, err)
+		_, err = users.RoleAdd(ctx, &pb.AuthRoleAddRequest{Name: name})
+		require.NoError(t, err)
+		_, err = users.UserGrantRole(ctx, &pb.AuthUserGrantRoleRequest{User: name, Role: name})
+		require.NoError(t, err)
+	}
+	_, err := users.RoleGrantPermission(ctx, &pb.AuthRoleGrantPermissionRequest{
+		Name: "alice", Perm: &authpb.Permission{PermType: authpb.READWRITE, Key: []byte("hers")},
+	})
+	require.NoError(t, err)
+	_, err = users.AuthEnable(ctx, &pb.AuthEnableRequest{})
+	require.NoError(t, err)
+	_, err = pb.NewKVClient(connect(alice)).Put(ctx, put("hers", "v"))
+	require.NoError(t, err)
+	_, err = pb.NewKVClient(connect(alice)).Put(ctx, put("another's", "v"))
+	require.ErrorContains(t, err, "permission denied")
+	_, err = pb.NewKVClient(connect(nobody)).Put(ctx, put("hers", "v"))
+	require.Error(t, err)
+}
+
+// One address may be listed with both schemes, as etcd's own tests do: the client's first byte decides.
+func TestBothOnOneAddress(t *testing.T) {
+	a := certtest.New(t)
+	p := a.Issue("server")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	host := l.Addr().String()
+	require.NoError(t, l.Close()) // somebody may take it, and then the test fails without reason; nobody does
+	s, err := server.Start(t.Context(), server.Config{
+		DataDir: t.TempDir(), ListenClientURLs: []string{"http://" + host, "https://" + host}, ListenPeerURLs: []string{"http://127.0.0.1:0"},
+		ClientTLS: server.TLS{CertFile: p.Cert, KeyFile: p.Key},
+	})
+	require.NoError(t, err)
+	t.Cleanup(s.Kill)
+	<-s.Ready()
+	ctx := testContext(t)
+	_, err = dial(t, host).KVClient.Put(ctx, put("k", "v"))
+	require.NoError(t, err)
+	require.NoError(t, putOver(ctx, t, host, &tls.Config{RootCAs: a.Pool()}))
 }
 
 // A certificate of the data directory is the same after a restart, and good for who is given it.
