@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -20,6 +21,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/latchkey-go/latchkey/client"
 	"github.com/latchkey-go/latchkey/internal/certtest"
 	"github.com/latchkey-go/latchkey/server"
 	"github.com/latchkey-go/latchkey/server/servertest"
@@ -258,14 +260,76 @@ func TestTheCertificateNamesTheUser(t *testing.T) {
 	require.Error(t, err)
 }
 
+// free returns an address that nobody listens on.
+func free(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// Every listener asks for the same: gRPC and the gateway on one, HTTP alone, metrics alone, a socket in the file system.
+func TestEveryListenerChecks(t *testing.T) {
+	a, stranger := certtest.New(t), certtest.New(t)
+	own, alice, revoked, mallory := a.Issue("server"), a.Issue("alice"), a.Issue("revoked"), stranger.Issue("alice")
+	conf := mutual(a, own)
+	conf.CRLFile = a.Revoke("crl", true, revoked)
+	clients, httpOnly, metrics, file := free(t), free(t), free(t), filepath.Join(t.TempDir(), "s")
+	for _, apart := range []bool{false, true} {
+		cfg := server.Config{
+			DataDir: t.TempDir(), ListenClientURLs: []string{"https://" + clients, "unixs://" + file}, ListenPeerURLs: []string{"http://127.0.0.1:0"},
+			ClientTLS: conf, Web: server.Web{ListenMetricsURLs: []string{"https://" + metrics}},
+		}
+		addresses := map[string]string{clients: "tcp", file: "unix", metrics: "tcp"}
+		if apart {
+			cfg.Web.ListenClientHTTPURLs = []string{"https://" + httpOnly}
+			addresses = map[string]string{httpOnly: "tcp", metrics: "tcp"}
+		}
+		s, err := server.Start(t.Context(), cfg)
+		require.NoError(t, err)
+		<-s.Ready()
+		for address, network := range addresses {
+			ask := func(conf *tls.Config) (string, error) {
+				c := &http.Client{Transport: &http.Transport{
+					TLSClientConfig: conf, DisableKeepAlives: true,
+					DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+						return (&net.Dialer{}).DialContext(ctx, network, address)
+					},
+				}}
+				r, err := c.Get("https://localhost/metrics")
+				if err != nil {
+					return "", err
+				}
+				defer r.Body.Close()
+				body, err := io.ReadAll(r.Body)
+				return string(body), err
+			}
+			text, err := ask(knows(a, alice))
+			require.NoError(t, err)
+			require.Contains(t, text, `latchkey_certificate_end_seconds{for="clients"} `, "%s %s", network, address)
+			_, err = ask(&tls.Config{RootCAs: a.Pool()})
+			require.Error(t, err)
+			for _, who := range []certtest.Pair{revoked, mallory} {
+				_, err = ask(&tls.Config{RootCAs: a.Pool(), GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+					return &who.Certificate, nil
+				}})
+				require.Error(t, err)
+			}
+		}
+		c, err := client.New(client.Config{Endpoints: []string{"unixs://" + file}, TLS: knows(a, alice)})
+		require.NoError(t, err)
+		_, err = c.Put(testContext(t), "k", []byte("v"))
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+		s.Kill()
+	}
+}
+
 // One address may be listed with both schemes, as etcd's own tests do: the client's first byte decides.
 func TestBothOnOneAddress(t *testing.T) {
 	a := certtest.New(t)
 	p := a.Issue("server")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	host := l.Addr().String()
-	require.NoError(t, l.Close()) // somebody may take it, and then the test fails without reason; nobody does
+	host := free(t)
 	s, err := server.Start(t.Context(), server.Config{
 		DataDir: t.TempDir(), ListenClientURLs: []string{"http://" + host, "https://" + host}, ListenPeerURLs: []string{"http://127.0.0.1:0"},
 		ClientTLS: server.TLS{CertFile: p.Cert, KeyFile: p.Key},
