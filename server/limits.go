@@ -20,6 +20,8 @@ const (
 	// reservedFiles is how many of the files that the process may open are not
 	// for connections of clients: log, checkpoint, members, sockets to listen.
 	reservedFiles = 256
+	// monitorsMax bounds the connections for metrics and health alone.
+	monitorsMax = 128
 )
 
 // withDefaults fills in the zero fields.
@@ -85,4 +87,8 @@ func (s *Server) newGate() *gate.Gate {
 	return gate.New(gate.Bounds{
 		Connections: connections, PerHost: l.ConnectionsPerHost, HandshakeTimeout: l.HandshakeTimeout,
 	}, s.log)
+}
+
+func (s *Server) newMonitorsGate() *gate.Gate {
+	return gate.New(gate.Bounds{Connections: monitorsMax, HandshakeTimeout: s.cfg.Limits.HandshakeTimeout}, s.log)
 }

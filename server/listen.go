@@ -19,7 +19,7 @@ type listeners struct{ client, peer, http, metrics []net.Listener }
 func listen(ctx context.Context, c Config) (listeners, error) {
 	var l listeners
 	var err error
-	if l.client, err = listenAll(ctx, "client", c.ListenClientURLs, c.Sockets.Client); err != nil {
+	if l.client, err = listenAll(ctx, "client", distinct(c.ListenClientURLs), c.Sockets.Client); err != nil {
 		return l, err
 	}
 	if l.peer, err = listenAll(ctx, "peer", c.ListenPeerURLs, c.Sockets.Peer); err != nil {
@@ -71,7 +71,7 @@ func (l listeners) advertisePeers(c Config) []string {
 
 // advertiseClients returns what clients are told to connect to.
 func (l listeners) advertiseClients(c Config) []string {
-	return advertised(c.AdvertiseClientURLs, c.ListenClientURLs, l.client)
+	return advertised(c.AdvertiseClientURLs, distinct(c.ListenClientURLs), l.client)
 }
 
 func advertised(given, listened []string, open []net.Listener) []string {

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/latchkey-go/latchkey/server/internal/replica"
+	"github.com/latchkey-go/latchkey/server/internal/secure"
 	"github.com/latchkey-go/latchkey/server/internal/state"
 	"github.com/latchkey-go/latchkey/server/internal/web"
 )
@@ -77,6 +78,7 @@ func (s *Server) collect(e web.Emitter) {
 	s.collectWatches(e)
 	s.collectPeers(e)
 	s.collectClients(e)
+	s.collectSafety(e)
 	s.collectCare(e)
 }
 
@@ -194,6 +196,22 @@ func (s *Server) collectPeers(e web.Emitter) {
 	e.Counter("latchkey_peer_messages_received_total", "Messages received from other members.", float64(p.MessagesReceived))
 	e.Counter("latchkey_peer_messages_dropped_total", "Messages that could not be sent.", float64(p.Dropped))
 	e.Counter("latchkey_peer_rejected_total", "Messages and connections that were refused.", float64(p.Rejected))
+}
+
+// collectSafety tells who was turned away, and how long certificates hold.
+func (s *Server) collectSafety(e web.Emitter) {
+	clients, monitors := s.safety.gate.Stats(), s.safety.monitors.Stats()
+	const refused = "latchkey_client_connections_refused_total"
+	const help = "Connections of clients that were closed because too many were open."
+	e.Counter(refused, help, float64(clients.Refused+monitors.Refused), "bound", "all")
+	e.Counter(refused, help, float64(clients.RefusedHost+monitors.RefusedHost), "bound", "host")
+	e.Counter("latchkey_client_handshakes_failed_total", "TLS handshakes of clients that failed, or were too slow.", float64(clients.Failed+monitors.Failed))
+	e.Gauge("latchkey_client_handshakes", "TLS handshakes of clients that are under way.", float64(clients.Handshakes+monitors.Handshakes))
+	for side, p := range map[string]*secure.Policy{"clients": s.safety.clients, "members": s.safety.members} {
+		if p != nil {
+			e.Gauge("latchkey_certificate_end_seconds", "When the certificate ends, in Unix time.", float64(p.Ends().Unix()), "for", side)
+		}
+	}
 }
 
 func (s *Server) collectClients(e web.Emitter) {

@@ -124,9 +124,9 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if s.listeners, err = listen(ctx, cfg); err != nil {
 		return nil, err
 	}
-	s.guardAll(s.listeners.client, cfg.ListenClientURLs)
-	s.guardAll(s.listeners.http, cfg.Web.ListenClientHTTPURLs)
-	s.guardAll(s.listeners.metrics, cfg.Web.ListenMetricsURLs)
+	s.guard(s.safety.gate, s.listeners.client, cfg.ListenClientURLs)
+	s.guard(s.safety.gate, s.listeners.http, cfg.Web.ListenClientHTTPURLs)
+	s.guard(s.safety.monitors, s.listeners.metrics, cfg.Web.ListenMetricsURLs)
 	rec, err := s.open()
 	if err != nil {
 		s.listeners.close()

@@ -115,9 +115,9 @@ func (c Config) checkClientURLs() error {
 
 // listenWeb opens the sockets that serve plain HTTP alone.
 func (l *listeners) listenWeb(ctx context.Context, c Web) (err error) {
-	if l.http, err = listenAll(ctx, "client-http", c.ListenClientHTTPURLs, nil); err != nil {
+	if l.http, err = listenAll(ctx, "client-http", distinct(c.ListenClientHTTPURLs), nil); err != nil {
 		return err
 	}
-	l.metrics, err = listenAll(ctx, "metrics", c.ListenMetricsURLs, nil)
+	l.metrics, err = listenAll(ctx, "metrics", distinct(c.ListenMetricsURLs), nil)
 	return err
 }

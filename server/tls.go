@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -20,7 +19,8 @@ import (
 // safety is how the member's connections are secured and bounded.
 type safety struct {
 	clients, members *secure.Policy // nil: there is no certificate
-	gate             *gate.Gate
+	gate             *gate.Gate     // of clients
+	monitors         *gate.Gate     // of those who only measure: a crowd of clients does not keep them out
 }
 
 // Beginnings of the names of settings, for errors.
@@ -63,6 +63,13 @@ func (c Config) peerSecurity() secure.Settings {
 	return c.PeerTLS.settings(flagsOfMembers, filepath.Join(c.DataDir, "fixtures", "peer"), slices.Concat(c.ListenPeerURLs, c.AdvertisePeerURLs))
 }
 
+// clientURLs and peerURLs are all that the settings of TLS are for.
+func (c Config) clientURLs() []string {
+	return slices.Concat(c.ListenClientURLs, c.Web.ListenClientHTTPURLs, c.Web.ListenMetricsURLs)
+}
+
+func (c Config) peerURLs() []string { return slices.Concat(c.ListenPeerURLs, c.AdvertisePeerURLs) }
+
 // isSecure reports whether TLS is spoken at a URL.
 func isSecure(raw string) bool {
 	u, err := url.Parse(raw)
@@ -100,9 +107,12 @@ func (c Config) checkSafety() error {
 	if secured := slices.ContainsFunc(c.ListenPeerURLs, isSecure); secured && slices.ContainsFunc(c.ListenPeerURLs, func(u string) bool { return !isSecure(u) }) {
 		return errors.New("listen-peer-urls has both http and https: members that are to be trusted must all come by https")
 	}
-	for _, s := range []secure.Settings{c.clientSecurity(), c.peerSecurity()} {
-		if s.Configured() {
-			if err := s.Check(); err != nil {
+	for _, each := range []struct {
+		urls     []string
+		settings secure.Settings
+	}{{c.clientURLs(), c.clientSecurity()}, {c.peerURLs(), c.peerSecurity()}} {
+		if slices.ContainsFunc(each.urls, isSecure) && each.settings.Configured() {
+			if err := each.settings.Check(); err != nil {
 				return err
 			}
 		}
@@ -115,16 +125,14 @@ func (c Config) checkSafety() error {
 
 // secureIt reads certificates, or makes them, where there are URLs for them.
 func (s *Server) secureIt() error {
-	s.safety.gate = s.newGate()
-	clients := slices.Concat(s.cfg.ListenClientURLs, s.cfg.Web.ListenClientHTTPURLs, s.cfg.Web.ListenMetricsURLs)
-	peers := slices.Concat(s.cfg.ListenPeerURLs, s.cfg.AdvertisePeerURLs)
+	s.safety.gate, s.safety.monitors = s.newGate(), s.newMonitorsGate()
 	for _, each := range []struct {
 		urls     []string
 		settings secure.Settings
 		policy   **secure.Policy
 	}{
-		{clients, s.cfg.clientSecurity(), &s.safety.clients},
-		{peers, s.cfg.peerSecurity(), &s.safety.members},
+		{s.cfg.clientURLs(), s.cfg.clientSecurity(), &s.safety.clients},
+		{s.cfg.peerURLs(), s.cfg.peerSecurity(), &s.safety.members},
 	} {
 		settings := each.settings
 		if !settings.Configured() {
@@ -133,13 +141,13 @@ func (s *Server) secureIt() error {
 		if settings.CertFile != "" && settings.Auto.Dir != "" {
 			s.log.Warn("a certificate is given: no other one is made", "ignored", settings.Flag+"auto-tls")
 		}
+		if !slices.ContainsFunc(each.urls, isSecure) {
+			continue
+		}
 		for _, u := range each.urls {
 			if !isSecure(u) {
 				s.log.Warn("the URL is not for TLS: its connections do not use the certificate, and are not asked for one", "url", u)
 			}
-		}
-		if !slices.ContainsFunc(each.urls, isSecure) && settings.CertFile == "" {
-			continue
 		}
 		settings.Logger = s.log
 		p, err := secure.New(settings)
@@ -148,49 +156,45 @@ func (s *Server) secureIt() error {
 		}
 		*each.policy = p
 	}
-	s.warnOpen()
 	return nil
 }
 
-// warnOpen says what anybody on the network can do.
-func (s *Server) warnOpen() {
-	for _, u := range s.cfg.ListenClientURLs {
-		if isOpen(u) {
-			s.log.Warn("clients are not encrypted, and whoever reaches the address can read and change everything unless users are required: use https:// with cert-file and key-file, or listen on 127.0.0.1", "url", u)
+// distinct returns the URLs without those of an address that is listed before,
+// with and without TLS: both share its listener.
+func distinct(urls []string) []string {
+	var all []string
+	for i, u := range urls {
+		if !slices.ContainsFunc(urls[:i], func(v string) bool { return shared(u, v) }) {
+			all = append(all, u)
 		}
 	}
-	for _, u := range s.cfg.ListenPeerURLs {
-		if isOpen(u) {
-			s.log.Warn("members are not encrypted, and whoever reaches the address can pass for a member: use https:// with peer-cert-file, peer-key-file and peer-trusted-ca-file", "url", u)
-		} else if m := s.safety.members; m != nil && isSecure(u) && !m.Demands() {
-			s.log.Warn("members are encrypted, but whoever reaches the address can pass for one: set peer-trusted-ca-file", "url", u)
-		}
-	}
+	return all
 }
 
-// isOpen reports whether a URL is one without TLS that other machines reach.
-func isOpen(raw string) bool {
-	u, err := url.Parse(raw)
-	if err != nil || u.Scheme != "http" || u.Hostname() == "localhost" {
-		return false
-	}
-	a, err := netip.ParseAddr(u.Hostname())
-	return err != nil || !a.IsLoopback()
+// shared reports whether two URLs are the same address, once with TLS and once
+// without.
+func shared(a, b string) bool {
+	u, err := url.Parse(a)
+	v, verr := url.Parse(b)
+	return err == nil && verr == nil && u.Host == v.Host && u.Path == v.Path && u.Port() != "0" && isSecure(a) != isSecure(b)
 }
 
-// guard puts TLS and the bounds of connections over a listener for clients. It
-// takes over the listener.
-func (s *Server) guard(l net.Listener, raw string) net.Listener {
-	if !isSecure(raw) || s.safety.clients == nil {
-		return s.safety.gate.Listen(l, gate.Plain, nil)
-	}
-	return s.safety.gate.Listen(l, gate.Secure, s.safety.clients.Server())
-}
-
-// guardAll does so for listeners that were opened in the order of their URLs.
-func (s *Server) guardAll(open []net.Listener, urls []string) {
+// guard puts TLS and the bounds of connections over listeners for clients that
+// were opened for the distinct ones of urls. It takes them over.
+func (s *Server) guard(g *gate.Gate, open []net.Listener, urls []string) {
+	each := distinct(urls)
 	for i, l := range open {
-		open[i] = s.guard(l, urls[min(i, len(urls)-1)])
+		u := each[min(i, len(each)-1)]
+		switch {
+		case s.safety.clients == nil:
+			open[i] = g.Listen(l, gate.Plain, nil)
+		case slices.ContainsFunc(urls, func(v string) bool { return shared(u, v) }):
+			open[i] = g.Listen(l, gate.Both, s.safety.clients.Server())
+		case isSecure(u):
+			open[i] = g.Listen(l, gate.Secure, s.safety.clients.Server())
+		default:
+			open[i] = g.Listen(l, gate.Plain, nil)
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -15,10 +16,12 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.etcd.io/etcd/api/v3/authpb"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/latchkey-go/latchkey/client"
 	"github.com/latchkey-go/latchkey/internal/certtest"
 	"github.com/latchkey-go/latchkey/server"
 	"github.com/latchkey-go/latchkey/server/servertest"
@@ -222,6 +225,124 @@ func TestStrangersAreNoMembers(t *testing.T) {
 	}
 }
 
+// A user is who the certificate says, once users are required.
+func TestTheCertificateNamesTheUser(t *testing.T) {
+	a := certtest.New(t)
+	alice, nobody := a.Issue("alice"), a.Issue("nobody")
+	c := servertest.One(t, servertest.WithConfig(func(c *server.Config) { c.ClientTLS = mutual(a, a.Issue("server")) }))
+	ctx := testContext(t)
+	connect := func(p certtest.Pair) *grpc.ClientConn {
+		conn, err := grpc.NewClient("passthrough:///"+hostOf(c.Endpoints()[0]), grpc.WithTransportCredentials(credentials.NewTLS(knows(a, p))))
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = conn.Close() })
+		return conn
+	}
+	users := pb.NewAuthClient(connect(nobody))
+	for _, name := range []string{"root", "alice"} {
+		_, err := users.UserAdd(ctx, &pb.AuthUserAddRequest{Name: name, Options: &authpb.UserAddOptions{NoPassword: true}})
+		require.NoError(t, err)
+		_, err = users.RoleAdd(ctx, &pb.AuthRoleAddRequest{Name: name})
+		require.NoError(t, err)
+		_, err = users.UserGrantRole(ctx, &pb.AuthUserGrantRoleRequest{User: name, Role: name})
+		require.NoError(t, err)
+	}
+	_, err := users.RoleGrantPermission(ctx, &pb.AuthRoleGrantPermissionRequest{
+		Name: "alice", Perm: &authpb.Permission{PermType: authpb.READWRITE, Key: []byte("hers")},
+	})
+	require.NoError(t, err)
+	_, err = users.AuthEnable(ctx, &pb.AuthEnableRequest{})
+	require.NoError(t, err)
+	_, err = pb.NewKVClient(connect(alice)).Put(ctx, put("hers", "v"))
+	require.NoError(t, err)
+	_, err = pb.NewKVClient(connect(alice)).Put(ctx, put("another's", "v"))
+	require.ErrorContains(t, err, "permission denied")
+	_, err = pb.NewKVClient(connect(nobody)).Put(ctx, put("hers", "v"))
+	require.Error(t, err)
+}
+
+// free returns an address that nobody listens on.
+func free(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// Every listener asks for the same: gRPC and the gateway on one, HTTP alone, metrics alone, a socket in the file system.
+func TestEveryListenerChecks(t *testing.T) {
+	a, stranger := certtest.New(t), certtest.New(t)
+	own, alice, revoked, mallory := a.Issue("server"), a.Issue("alice"), a.Issue("revoked"), stranger.Issue("alice")
+	conf := mutual(a, own)
+	conf.CRLFile = a.Revoke("crl", true, revoked)
+	clients, httpOnly, metrics, file := free(t), free(t), free(t), filepath.Join(t.TempDir(), "s")
+	for _, apart := range []bool{false, true} {
+		cfg := server.Config{
+			DataDir: t.TempDir(), ListenClientURLs: []string{"https://" + clients, "unixs://" + file}, ListenPeerURLs: []string{"http://127.0.0.1:0"},
+			ClientTLS: conf, Web: server.Web{ListenMetricsURLs: []string{"https://" + metrics}},
+		}
+		addresses := map[string]string{clients: "tcp", file: "unix", metrics: "tcp"}
+		if apart {
+			cfg.Web.ListenClientHTTPURLs = []string{"https://" + httpOnly}
+			addresses = map[string]string{httpOnly: "tcp", metrics: "tcp"}
+		}
+		s, err := server.Start(t.Context(), cfg)
+		require.NoError(t, err)
+		<-s.Ready()
+		for address, network := range addresses {
+			ask := func(conf *tls.Config) (string, error) {
+				c := &http.Client{Transport: &http.Transport{
+					TLSClientConfig: conf, DisableKeepAlives: true,
+					DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+						return (&net.Dialer{}).DialContext(ctx, network, address)
+					},
+				}}
+				r, err := c.Get("https://localhost/metrics")
+				if err != nil {
+					return "", err
+				}
+				defer r.Body.Close()
+				body, err := io.ReadAll(r.Body)
+				return string(body), err
+			}
+			text, err := ask(knows(a, alice))
+			require.NoError(t, err)
+			require.Contains(t, text, `latchkey_certificate_end_seconds{for="clients"} `, "%s %s", network, address)
+			_, err = ask(&tls.Config{RootCAs: a.Pool()})
+			require.Error(t, err)
+			for _, who := range []certtest.Pair{revoked, mallory} {
+				_, err = ask(&tls.Config{RootCAs: a.Pool(), GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+					return &who.Certificate, nil
+				}})
+				require.Error(t, err)
+			}
+		}
+		c, err := client.New(client.Config{Endpoints: []string{"unixs://" + file}, TLS: knows(a, alice)})
+		require.NoError(t, err)
+		_, err = c.Put(testContext(t), "k", []byte("v"))
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+		s.Kill()
+	}
+}
+
+// One address may be listed with both schemes, as etcd's own tests do: the client's first byte decides.
+func TestBothOnOneAddress(t *testing.T) {
+	a := certtest.New(t)
+	p := a.Issue("server")
+	host := free(t)
+	s, err := server.Start(t.Context(), server.Config{
+		DataDir: t.TempDir(), ListenClientURLs: []string{"http://" + host, "https://" + host}, ListenPeerURLs: []string{"http://127.0.0.1:0"},
+		ClientTLS: server.TLS{CertFile: p.Cert, KeyFile: p.Key},
+	})
+	require.NoError(t, err)
+	t.Cleanup(s.Kill)
+	<-s.Ready()
+	ctx := testContext(t)
+	_, err = dial(t, host).KVClient.Put(ctx, put("k", "v"))
+	require.NoError(t, err)
+	require.NoError(t, putOver(ctx, t, host, &tls.Config{RootCAs: a.Pool()}))
+}
+
 // A certificate of the data directory is the same after a restart, and good for who is given it.
 func TestAutoTLSIsKept(t *testing.T) {
 	var dir string
@@ -253,9 +374,9 @@ func TestSecuritySettingsThatContradict(t *testing.T) {
 		"listen-peer-urls has both http and https": {
 			ListenPeerURLs: []string{"https://127.0.0.1:1", "http://127.0.0.1:2"}, PeerTLS: server.TLS{CertFile: p.Cert, KeyFile: p.Key},
 		},
-		"cert-file is set without key-file":                  {ClientTLS: server.TLS{CertFile: p.Cert}},
+		"cert-file is set without key-file":                  {ListenClientURLs: []string{"https://127.0.0.1:1"}, ClientTLS: server.TLS{CertFile: p.Cert}},
 		"peer-key-file: none.pem: no such file or directory": {ListenPeerURLs: []string{"https://127.0.0.1:1"}, PeerTLS: server.TLS{CertFile: p.Cert, KeyFile: "none.pem"}},
-		"cipher-suites: unexpected TLS cipher suite \"X\"":   {ClientTLS: server.TLS{CertFile: p.Cert, KeyFile: p.Key, CipherSuites: []string{"X"}}},
+		"cipher-suites: unexpected TLS cipher suite \"X\"":   {ListenClientURLs: []string{"https://127.0.0.1:1"}, ClientTLS: server.TLS{CertFile: p.Cert, KeyFile: p.Key, CipherSuites: []string{"X"}}},
 		"self-signed-cert-validity must not be negative":     {ClientTLS: server.TLS{Auto: true, SelfSignedYears: -1}},
 		"max-concurrent-streams must not be negative":        {Limits: server.Limits{StreamsPerConnection: -1}},
 		"only http:// and https:// URLs are supported":       {ListenPeerURLs: []string{"ftp://127.0.0.1:1"}},
@@ -266,33 +387,4 @@ func TestSecuritySettingsThatContradict(t *testing.T) {
 		require.NotContains(t, err.Error(), "\n")
 		require.NoDirExists(t, c.DataDir)
 	}
-}
-
-// Addresses that others reach without TLS are worth a line, once.
-func TestOpenListenersAreWarnedOf(t *testing.T) {
-	a := certtest.New(t)
-	p := a.Issue("server")
-	start := func(c server.Config) string {
-		var log logBuffer
-		c.DataDir, c.Logger = t.TempDir(), slog.New(slog.NewTextHandler(&log, nil))
-		s, err := server.Start(t.Context(), c)
-		require.NoError(t, err)
-		s.Kill()
-		return log.String()
-	}
-	loopback, open := []string{"http://127.0.0.1:0"}, []string{"http://0.0.0.0:0"}
-	const clients, members = "clients are not encrypted", "members are not encrypted"
-	text := start(server.Config{ListenClientURLs: loopback, ListenPeerURLs: loopback})
-	require.NotContains(t, text, "encrypted")
-	text = start(server.Config{ListenClientURLs: open, ListenPeerURLs: open})
-	require.Equal(t, 1, strings.Count(text, clients))
-	require.Equal(t, 1, strings.Count(text, members))
-	text = start(server.Config{
-		ListenClientURLs: []string{"https://0.0.0.0:0"}, ListenPeerURLs: []string{"https://0.0.0.0:0"},
-		ClientTLS: server.TLS{CertFile: p.Cert, KeyFile: p.Key}, PeerTLS: server.TLS{CertFile: p.Cert, KeyFile: p.Key},
-	})
-	require.NotContains(t, text, "not encrypted")
-	require.Contains(t, text, "set peer-trusted-ca-file")
-	text = start(server.Config{ListenClientURLs: loopback, ListenPeerURLs: loopback, ClientTLS: server.TLS{CertFile: p.Cert, KeyFile: p.Key}})
-	require.Contains(t, text, "the URL is not for TLS")
 }

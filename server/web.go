@@ -35,7 +35,8 @@ func (s *Server) openSite() error {
 	s.front.site.Handler = site
 	plain := func(h http.Handler) *front.Server {
 		return front.New(front.Config{
-			Web: h, GreetTimeout: s.cfg.Limits.HandshakeTimeout, MinPingInterval: s.cfg.Limits.KeepAliveMinTime, Logger: s.log,
+			Web: h, GreetTimeout: s.cfg.Limits.HandshakeTimeout, MinPingInterval: s.cfg.Limits.KeepAliveMinTime,
+			MaxStreams: s.cfg.Limits.StreamsPerConnection, Logger: s.log,
 		})
 	}
 	s.front.http, s.front.metrics = plain(site), plain(site.Health())

@@ -48,15 +48,20 @@ const rootExample = `  latchkey server
 
 func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
-		Use:               "latchkey",
-		Short:             "locks, leases, watches and transactions on a small replicated server",
-		Long:              rootLong,
-		Example:           rootExample,
-		SilenceErrors:     true, // run reports them, in one line
-		SilenceUsage:      true,
-		PersistentPreRunE: func(*cobra.Command, []string) error { return a.checkGlobals() },
-		Args:              cobra.ArbitraryArgs, // runGroup refuses them
-		RunE:              runGroup,
+		Use:           "latchkey",
+		Short:         "locks, leases, watches and transactions on a small replicated server",
+		Long:          rootLong,
+		Example:       rootExample,
+		SilenceErrors: true, // run reports them, in one line
+		SilenceUsage:  true,
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
+			if err := a.checkGlobals(); err != nil || c.Flags().Lookup("user") == nil {
+				return err
+			}
+			return a.identify(c.Context())
+		},
+		Args: cobra.ArbitraryArgs, // runGroup refuses them
+		RunE: runGroup,
 	}
 	root.SetIn(a.in)
 	root.SetOut(a.out)
@@ -135,6 +140,7 @@ func (a *app) connectAs(conf client.Config) (*client.Client, error) {
 		return nil, err
 	}
 	conf.Endpoints, conf.RequestTimeout = a.endpoints, a.timeout
+	conf.Username, conf.Password = a.security.user, a.security.password
 	c, err := client.New(conf)
 	if err != nil {
 		return nil, usageErrorf("--endpoints %s: %w", strings.Join(a.endpoints, ","), err)

@@ -54,3 +54,44 @@ func TestClientFlagsForTLS(t *testing.T) {
 		})
 	}
 }
+
+// Who acts is said by a flag or the environment, and a command without the right is refused.
+func TestUserFlags(t *testing.T) {
+	endpoint := servertest.One(t).Endpoints()[0]
+	run := func(environ []string, args ...string) (int, string) {
+		var out, complaint bytes.Buffer
+		app := &app{in: strings.NewReader(""), out: &out, errOut: &complaint, environ: append(environ, "LATCHKEY_ENDPOINTS="+endpoint)}
+		return app.run(t.Context(), args), complaint.String()
+	}
+	for _, line := range []string{
+		"user add root:secret", "role add root", "user grant-role root root", "user add eve:pass:word", "auth enable",
+	} {
+		code, complaint := run(nil, strings.Fields(line)...)
+		require.Equal(t, exitOK, code, "%s: %s", line, complaint)
+	}
+	for _, c := range []struct {
+		environ   []string
+		flags     string
+		code      int
+		complaint string
+	}{
+		{nil, "--user=root:secret", exitOK, ""},
+		{nil, "--user=root --password=secret", exitOK, ""},
+		{[]string{"ETCDCTL_USER=root:secret"}, "", exitOK, ""},
+		{[]string{"ETCDCTL_USER=eve", "LATCHKEY_USER=root", "LATCHKEY_PASSWORD=secret"}, "", exitOK, ""},
+		{nil, "--user=eve:pass:word", exitError, "permission denied"},
+		{nil, "--user=root:wrong", exitError, "authentication failed"},
+		{nil, "", exitError, "user name"},
+		{nil, "--user=root", exitUsage, "--user root has no password"},
+	} {
+		code, complaint := run(c.environ, append([]string{"put", "k", "v"}, strings.Fields(c.flags)...)...)
+		require.Equal(t, c.code, code, "%s: %s", c.flags, complaint)
+		require.Contains(t, complaint, c.complaint)
+		require.NotContains(t, complaint, "secret")
+	}
+	var help bytes.Buffer
+	a := &app{out: &help, errOut: &help, environ: []string{"LATCHKEY_PASSWORD=secret"}}
+	require.Equal(t, exitOK, a.run(t.Context(), []string{"put", "--help"}))
+	require.NotContains(t, help.String(), "secret")
+	require.Contains(t, help.String(), "--password")
+}

@@ -32,6 +32,8 @@ const (
 	// handshakesMax bounds the handshakes that are under way. One more ends the oldest: an honest client is through
 	// in milliseconds, so those that wait for long are not, and can not keep it out.
 	handshakesMax = 1024
+	// lingerBytes bounds what is read of a client that was refused.
+	lingerBytes = 64 << 10
 	// reportInterval is the least time between two lines of the log about connections that were turned away.
 	reportInterval = 10 * time.Second
 	// failureInterval is the same for handshakes that failed.

@@ -168,6 +168,9 @@ func (g *Gate) reportFailure(h *handshake, err error) {
 func (l *listener) shake(s *Socket, h *handshake) {
 	interrupt := context.AfterFunc(l.ctx, func() { _ = s.Conn.Close() })
 	c, err := l.secure(s)
+	if err != nil {
+		s.linger()
+	}
 	l.gate.finish(h, err)
 	if err != nil {
 		_ = s.Close()
@@ -207,6 +210,15 @@ func (l *listener) secure(s *Socket) (net.Conn, error) {
 		c, s.beneath = t, true
 	}
 	return c, s.Conn.SetDeadline(time.Time{})
+}
+
+// linger lets a client read why it is refused: closing a socket with something unread in it throws away what was sent.
+func (s *Socket) linger() {
+	if s.CloseWrite() != nil {
+		return
+	}
+	// Not beyond the deadline of the handshake, which is over if that was the reason, or if others need the place.
+	_, _ = io.Copy(io.Discard, io.LimitReader(s.Conn, lingerBytes))
 }
 
 // handshakeRecord is the first byte of TLS.

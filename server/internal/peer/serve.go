@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// handshakesMax bounds the connections that have not said yet who they are; a further one is closed at once. Those
-	// that have are bounded by the members: one connection of each kind, a newer one ends the older.
+	// handshakesMax bounds the connections that have not said yet who they are; a further one ends the oldest, since a
+	// member says it at once. Those that have are bounded by the members: one connection of each kind, a newer one ends the older.
 	handshakesMax = 64
 
 	acceptPauseMin = 5 * time.Millisecond // after the process ran out of what a connection needs
@@ -26,7 +26,8 @@ const (
 type doors struct {
 	listeners map[*net.Listener]struct{}
 	accepted  map[*inbound]struct{}
-	strangers int  // of accepted, those without a greeting
+	strangers int // of accepted, those without a greeting that were not ousted
+	order     uint64
 	pulsing   bool // the goroutine runs
 }
 
@@ -34,7 +35,10 @@ type doors struct {
 type inbound struct {
 	*connection
 	from uint64         // immutable once greeted
-	kind connectionKind // likewise; 0 before. Transport.mu protects both until then
+	kind connectionKind // likewise; 0 before. Transport.mu protects both until then, and the next two
+
+	order  uint64 // of its arrival
+	ousted bool   // to make room
 
 	writing sync.Mutex // one frame after the other; held while writing
 	serving serving
@@ -107,17 +111,35 @@ func (t *Transport) accept(c net.Conn) {
 	in := &inbound{connection: newConnection(c)}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed || t.doors.strangers >= handshakesMax {
+	if t.closed {
 		t.counters.rejected.Add(1)
 		_ = c.Close()
 		return
 	}
+	if t.doors.strangers >= handshakesMax {
+		t.doors.oust()
+	}
+	in.order = t.doors.order
+	t.doors.order++
 	t.doors.accepted[in] = struct{}{}
 	t.doors.strangers++
 	t.wg.Go(func() {
 		defer t.leave(in)
 		t.serve(in)
 	})
+}
+
+// oust ends the stranger that came first. Transport.mu is held.
+func (d *doors) oust() {
+	var oldest *inbound
+	for in := range d.accepted {
+		if in.kind == 0 && !in.ousted && (oldest == nil || in.order < oldest.order) {
+			oldest = in
+		}
+	}
+	oldest.ousted = true
+	d.strangers--
+	_ = oldest.Close() // its goroutine does the rest
 }
 
 // greeted notes who it is. An older connection of the same kind has been given up by its member, which may be known
@@ -133,7 +155,9 @@ func (t *Transport) greeted(in *inbound, h hello) {
 		}
 	}
 	in.from, in.kind = h.from, h.kind
-	t.doors.strangers--
+	if !in.ousted {
+		t.doors.strangers--
+	}
 	_ = in.setDirect(true) // nothing remains of the handshake
 }
 
@@ -142,7 +166,7 @@ func (t *Transport) leave(in *inbound) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.doors.accepted, in)
-	if in.kind == 0 {
+	if in.kind == 0 && !in.ousted {
 		t.doors.strangers--
 	}
 }

@@ -101,6 +101,9 @@ func (f *files) refresh() error {
 		clear(f.read)
 		return err
 	}
+	if ends := next.certificate.Leaf.NotAfter; time.Now().After(ends) {
+		s.Logger.Error("the certificate has ended: nobody will accept it", "cert", s.CertFile, "ended", ends)
+	}
 	if f.now != nil {
 		s.Logger.Info("certificates were read again", "cert", s.CertFile, "ends", next.certificate.Leaf.NotAfter)
 	}

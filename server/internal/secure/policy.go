@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Settings are those of connections of one kind. They are server.TLS, in the words of this package.
@@ -107,6 +108,9 @@ func (s Settings) auto() bool { return s.CertFile == "" && s.Auto.Dir != "" }
 
 // Demands tells whether who connects must show a certificate.
 func (p *Policy) Demands() bool { return p.demands }
+
+// Ends tells until when the certificate holds.
+func (p *Policy) Ends() time.Time { return p.files.current().certificate.Leaf.NotAfter }
 
 // Server returns the configuration for the side that accepts. It stays right when files change.
 func (p *Policy) Server() *tls.Config {
