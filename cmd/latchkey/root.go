@@ -25,6 +25,7 @@ type app struct {
 	output    string
 	timeout   time.Duration
 	security  security
+	login     login
 }
 
 const (
@@ -48,15 +49,20 @@ const rootExample = `  latchkey server
 
 func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
-		Use:               "latchkey",
-		Short:             "locks, leases, watches and transactions on a small replicated server",
-		Long:              rootLong,
-		Example:           rootExample,
-		SilenceErrors:     true, // run reports them, in one line
-		SilenceUsage:      true,
-		PersistentPreRunE: func(*cobra.Command, []string) error { return a.checkGlobals() },
-		Args:              cobra.ArbitraryArgs, // runGroup refuses them
-		RunE:              runGroup,
+		Use:           "latchkey",
+		Short:         "locks, leases, watches and transactions on a small replicated server",
+		Long:          rootLong,
+		Example:       rootExample,
+		SilenceErrors: true, // run reports them, in one line
+		SilenceUsage:  true,
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
+			if err := a.checkGlobals(); err != nil {
+				return err
+			}
+			return a.completeLogin(c)
+		},
+		Args: cobra.ArbitraryArgs, // runGroup refuses them
+		RunE: runGroup,
 	}
 	root.SetIn(a.in)
 	root.SetOut(a.out)
@@ -85,6 +91,7 @@ func (a *app) addGlobals(c *cobra.Command) *cobra.Command {
 	f.StringSliceVar(&a.endpoints, "endpoints", a.defaultEndpoints(), "members, HOST:PORT,... (or LATCHKEY_ENDPOINTS, ETCDCTL_ENDPOINTS)")
 	f.StringVarP(&a.output, "output", "w", "simple", "how to print results: simple, table or json")
 	f.DurationVar(&a.timeout, "timeout", defaultTimeout, "how long to wait for an answer")
+	a.login.addTo(f)
 	a.security.addTo(f, a)
 	f.SortFlags = false
 	// It fails only for a flag that is not there.
@@ -135,6 +142,7 @@ func (a *app) connectAs(conf client.Config) (*client.Client, error) {
 		return nil, err
 	}
 	conf.Endpoints, conf.RequestTimeout = a.endpoints, a.timeout
+	conf.Username, conf.Password = a.login.user, a.login.password
 	c, err := client.New(conf)
 	if err != nil {
 		return nil, usageErrorf("--endpoints %s: %w", strings.Join(a.endpoints, ","), err)
