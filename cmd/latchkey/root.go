@@ -25,6 +25,7 @@ type app struct {
 	output    string
 	timeout   time.Duration
 	security  security
+	login     login
 }
 
 const (
@@ -55,10 +56,10 @@ func newRoot(a *app) *cobra.Command {
 		SilenceErrors: true, // run reports them, in one line
 		SilenceUsage:  true,
 		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
-			if err := a.checkGlobals(); err != nil || c.Flags().Lookup("user") == nil {
+			if err := a.checkGlobals(); err != nil {
 				return err
 			}
-			return a.identify(c.Context())
+			return a.completeLogin(c)
 		},
 		Args: cobra.ArbitraryArgs, // runGroup refuses them
 		RunE: runGroup,
@@ -90,6 +91,7 @@ func (a *app) addGlobals(c *cobra.Command) *cobra.Command {
 	f.StringSliceVar(&a.endpoints, "endpoints", a.defaultEndpoints(), "members, HOST:PORT,... (or LATCHKEY_ENDPOINTS, ETCDCTL_ENDPOINTS)")
 	f.StringVarP(&a.output, "output", "w", "simple", "how to print results: simple, table or json")
 	f.DurationVar(&a.timeout, "timeout", defaultTimeout, "how long to wait for an answer")
+	a.login.addTo(f)
 	a.security.addTo(f, a)
 	f.SortFlags = false
 	// It fails only for a flag that is not there.
@@ -140,7 +142,7 @@ func (a *app) connectAs(conf client.Config) (*client.Client, error) {
 		return nil, err
 	}
 	conf.Endpoints, conf.RequestTimeout = a.endpoints, a.timeout
-	conf.Username, conf.Password = a.security.user, a.security.password
+	conf.Username, conf.Password = a.login.user, a.login.password
 	c, err := client.New(conf)
 	if err != nil {
 		return nil, usageErrorf("--endpoints %s: %w", strings.Join(a.endpoints, ","), err)

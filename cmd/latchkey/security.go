@@ -1,9 +1,7 @@
 package main
 
 import (
-	"context"
 	"crypto/tls"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,8 +15,6 @@ import (
 type security struct {
 	files    client.TLSFiles
 	insecure bool // unless something else asks for TLS
-
-	user, password string
 }
 
 // addTo defines the flags. Their defaults are in the environment.
@@ -37,34 +33,6 @@ func (s *security) addTo(f *pflag.FlagSet, a *app) {
 	text(&s.files.Key, "key", "its key is in this `FILE`")
 	yes(&s.files.InsecureSkipVerify, "insecure-skip-tls-verify", false, "accept any certificate of a server")
 	yes(&s.insecure, "insecure-transport", true, "without the flags above and https://, do not use TLS")
-	// Their values in the environment are no defaults: the help would show them.
-	f.StringVar(&s.user, "user", "", "act as this `NAME[:PASSWORD]` (or "+strings.Join(settingNames("user"), ", ")+")")
-	f.StringVar(&s.password, "password", "", "its `PASSWORD`; a terminal is asked for one (or "+strings.Join(settingNames("password"), ", ")+")")
-}
-
-// identify finds out who is to act, and asks for the password if there is none.
-func (a *app) identify(ctx context.Context) error {
-	s := &a.security
-	if s.user == "" {
-		s.user = a.setting("user")
-	}
-	if s.password == "" {
-		s.password = a.setting("password")
-	}
-	if s.user == "" || s.password != "" {
-		return nil
-	}
-	var given bool
-	if s.user, s.password, given = strings.Cut(s.user, ":"); given {
-		return nil
-	}
-	f, ok := a.in.(*os.File)
-	if !ok || !isTerminal(f) {
-		return usageErrorf("--user %s has no password: give it as NAME:PASSWORD, or by --password, or in LATCHKEY_PASSWORD", s.user)
-	}
-	var err error
-	s.password, err = a.askPassword(ctx, f, "Password: ")
-	return err
 }
 
 // settingNames are the variables of the environment for a flag. The first wins.

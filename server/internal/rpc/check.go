@@ -31,8 +31,8 @@ func checkRangeStream(r *pb.RangeRequest) error {
 		return err
 	}
 	byKey := r.SortOrder == pb.RangeRequest_NONE ||
-		r.SortOrder == pb.RangeRequest_ASCEND
-	if r.SortTarget != pb.RangeRequest_KEY || !byKey {
+		r.SortTarget == pb.RangeRequest_KEY && r.SortOrder == pb.RangeRequest_ASCEND
+	if !byKey {
 		return status.Error(codes.Unimplemented, "RangeStream does not support custom sort orders")
 	}
 	if r.MinModRevision|r.MaxModRevision|r.MinCreateRevision|r.MaxCreateRevision != 0 {
