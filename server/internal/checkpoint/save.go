@@ -127,6 +127,7 @@ func (w *writer) changes(ch state.Changes) {
 		}
 	}
 	w.members(ch.Members)
+	w.removeMembers(ch.RemovedMembers)
 	if ch.Compact != w.pos.compact {
 		w.set(metaBucket, scheduledKey, appendRevision(nil, state.Revision{Main: ch.Compact}, false))
 	}

@@ -19,11 +19,12 @@ var (
 	leaseBucket   = []byte("lease")
 	clusterBucket = []byte("cluster")
 	membersBucket = []byte("members")
+	removedBucket = []byte("members_removed")
 	ownBucket     = []byte("latchkey")
 
 	etcdBuckets = [][]byte{
-		keyBucket, metaBucket, leaseBucket, clusterBucket, membersBucket,
-		[]byte("alarm"), []byte("members_removed"), []byte("auth"), []byte("authUsers"), []byte("authRoles"),
+		keyBucket, metaBucket, leaseBucket, clusterBucket, membersBucket, removedBucket,
+		[]byte("alarm"), []byte("auth"), []byte("authUsers"), []byte("authRoles"),
 	}
 )
 

@@ -203,6 +203,15 @@ func load(tx *bolt.Tx, c state.Config, p position) (*state.Machine, error) {
 		})
 	}
 	if err == nil {
+		err = tx.Bucket(removedBucket).ForEach(func(k, _ []byte) error {
+			id, err := decodeRemoved(k)
+			if err != nil {
+				return err
+			}
+			return l.RemovedMember(id)
+		})
+	}
+	if err == nil {
 		var v state.Version // the loader copies it
 		err = tx.Bucket(keyBucket).ForEach(func(k, row []byte) error {
 			if err := decodeVersion(&v, k, row); err != nil {

@@ -42,6 +42,10 @@ func (m *Machine) Digest() [32]byte {
 		d.texts(member.PeerURLs)
 		d.texts(member.ClientURLs)
 	}
+	d.numbers(int64(len(m.removed)))
+	for _, id := range m.removed {
+		d.numbers(int64(id))
+	}
 	d.flush()
 	return [32]byte(d.h.Sum(nil))
 }

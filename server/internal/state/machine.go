@@ -1,7 +1,6 @@
 package state
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 
@@ -72,11 +71,11 @@ type Size struct {
 // Machine is the replicated state: its content is a function of the commands applied and of nothing else. It has no
 // lock: the caller serialises all calls of its methods, and shares Views and Histories instead.
 type Machine struct {
-	live    *btree.Map[string, *Version] // the newest version of each key that exists
-	dead    *btree.Map[string, *Version] // the tombstone of each key that does not, until compaction removes it
-	window  window
-	leases  map[int64]*grant // never ranged over where the order could show
-	members []Member         // ascending by ID
+	live   *btree.Map[string, *Version] // the newest version of each key that exists
+	dead   *btree.Map[string, *Version] // the tombstone of each key that does not, until compaction removes it
+	window window
+	leases map[int64]*grant // never ranged over where the order could show
+	roster
 
 	clusterID uint64
 	archive   Archive
@@ -155,6 +154,8 @@ func (m *Machine) apply(c *Command) (proto.Message, error) {
 		return m.expireLeases(r), nil
 	case *Member:
 		return result(m.updateMember(r))
+	case *MemberChange:
+		return result(m.changeMembers(c.Kind, r))
 	default:
 		return nil, fmt.Errorf("apply %T: %w", c.Request, ErrCommand)
 	}
@@ -239,9 +240,7 @@ func (m *Machine) updateMember(r *Member) (*pb.MemberUpdateResponse, error) {
 
 // setMember adds or replaces a member. A member's slices are replaced and never written to: Members hands them out.
 func (m *Machine) setMember(member Member) {
-	i, found := slices.BinarySearchFunc(m.members, member.ID, func(a Member, id uint64) int {
-		return cmp.Compare(a.ID, id)
-	})
+	i, found := m.findMember(member.ID)
 	if found {
 		m.members[i] = member
 		return
