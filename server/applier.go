@@ -53,6 +53,7 @@ type batchInfo struct {
 	live, history     int64 // bytes
 	events            state.History
 	leases            []state.LeaseEvent
+	roster            *roster // nil if it is as before
 }
 
 // sweepWait is somebody who waits for a compaction's removal of versions.
@@ -232,6 +233,9 @@ func (a *applier) applyDecoded(w *replica.Apply, commands [][]state.Command, lat
 	for i := range w.Entries {
 		e := &w.Entries[i]
 		results := m.Apply(e.Index, e.Term, commands[i])
+		if e.ConfChange != nil {
+			e.Refused = e.Refused || results[0].Err != nil
+		}
 		for k := range e.Proposals {
 			if errors.Is(results[k].Err, state.ErrArchive) {
 				s.mu.Unlock()
@@ -248,6 +252,9 @@ func (a *applier) applyDecoded(w *replica.Apply, commands [][]state.Command, lat
 	info.live, info.history = size.Live, size.History
 	info.events = m.History()
 	info.leases = m.TakeLeaseEvents()
+	if changesRoster(commands) {
+		info.roster = rosterOf(m)
+	}
 	s.advanced(info.index)
 	s.mu.Unlock()
 

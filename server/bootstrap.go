@@ -60,10 +60,21 @@ func lockDataDir(l layout) (*os.File, error) {
 
 // bootstrap makes a new member's directory from the initial cluster. Every
 // member computes the same first state, an applied index of 1 with the initial
-// members as voters, so no entry needs to be agreed on for it. The directory
-// appears under its name by one rename: a crash before leaves nothing that a
-// later start would take for a member.
+// members as voters, so no entry needs to be agreed on for it.
 func bootstrap(l layout, id wal.Identity, members []state.Member) error {
+	conf := &raftpb.ConfState{}
+	for _, m := range members {
+		conf.Voters = append(conf.Voters, m.ID)
+	}
+	return create(l, id, members, conf, wal.Base{Index: bootIndex, Term: bootTerm})
+}
+
+// create makes a member's directory with the members that it is to know, raft's
+// configuration, and where its log begins. One that joins begins with nothing,
+// before every log, and gets a checkpoint. The directory appears under its name
+// by one rename: a crash before leaves nothing that a later start would take for
+// a member.
+func create(l layout, id wal.Identity, members []state.Member, conf *raftpb.ConfState, base wal.Base) error {
 	if err := os.RemoveAll(l.unborn()); err != nil {
 		return fmt.Errorf("remove half-made member: %w", err)
 	}
@@ -73,18 +84,14 @@ func bootstrap(l layout, id wal.Identity, members []state.Member) error {
 			return fmt.Errorf("create member directory: %w", err)
 		}
 	}
-	conf := &raftpb.ConfState{}
-	for _, m := range members {
-		conf.Voters = append(conf.Voters, m.ID)
-	}
 	meta := checkpoint.Meta{
-		Index: bootIndex, Term: bootTerm, ConfState: conf,
+		Index: base.Index, Term: base.Term, ConfState: conf,
 		ClusterID: id.ClusterID, MemberID: id.MemberID,
 	}
 	if err := checkpoint.Create(filepath.Join(fresh.snap, "db"), meta, members); err != nil {
 		return fmt.Errorf("create checkpoint: %w", err)
 	}
-	log, err := wal.Create(wal.Config{FS: disk.OS(), Dir: fresh.wal, Identity: id}, wal.Base{Index: bootIndex, Term: bootTerm})
+	log, err := wal.Create(wal.Config{FS: disk.OS(), Dir: fresh.wal, Identity: id}, base)
 	if err != nil {
 		return fmt.Errorf("create log: %w", err)
 	}

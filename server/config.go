@@ -156,6 +156,9 @@ func (c Config) withDefaults() Config {
 	if c.WatchProgressInterval == 0 {
 		c.WatchProgressInterval = rpc.DefaultWatchProgressInterval
 	}
+	if c.Membership.MaxLearners == 0 {
+		c.Membership.MaxLearners = defaultMaxLearners
+	}
 	if c.files == nil {
 		c.files = disk.OS()
 	}
@@ -205,6 +208,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxRequestBytes > requestBytesMax {
 		return fmt.Errorf("max-request-bytes %d is above %d", c.MaxRequestBytes, requestBytesMax)
+	}
+	if c.Membership.MaxLearners < 0 {
+		return errors.New("max-learners must not be negative")
 	}
 	switch c.InitialClusterState {
 	case "new":

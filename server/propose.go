@@ -18,6 +18,8 @@ var (
 	_ rpc.Lessor       = backend{}
 	_ rpc.Node         = backend{}
 	_ rpc.WatchBackend = backend{}
+	_ rpc.Membership   = backend{}
+	_ rpc.Mover        = backend{}
 )
 
 // backend is the Server as the rpc services see it; it keeps their methods out
@@ -56,6 +58,7 @@ func (b backend) propose(c state.Command, to rpc.Completion) (*waiter, error) {
 		return nil, rpc.ErrNoSpace
 	}
 	w := newWaiter(c, data, to)
+	w.proposal.Change = confChange(c)
 	return w, s.loop.propose(w)
 }
 

@@ -37,6 +37,7 @@ func (s *Server) registerServices() {
 		MaxRequestBytes: s.cfg.MaxRequestBytes + messageOverhead,
 		MinPingInterval: keepaliveMin,
 		Intercept:       rpc.RequireLeader(b),
+		InterceptStream: rpc.LearnerStreams(b),
 		Turn:            func() { s.loop.helpIfDue() },
 		Logger:          s.log,
 	})
@@ -44,8 +45,8 @@ func (s *Server) registerServices() {
 	pb.RegisterKVServer(clients, kv)
 	pb.RegisterLeaseServer(clients, lease)
 	rpc.Direct(clients, b, kv, lease)
-	pb.RegisterClusterServer(clients, rpc.NewCluster(b, b))
-	pb.RegisterMaintenanceServer(clients, rpc.NewMaintenance(b, b))
+	pb.RegisterClusterServer(clients, rpc.NewCluster(b, b, b))
+	pb.RegisterMaintenanceServer(clients, rpc.NewMaintenance(b, b, b))
 	healthpb.RegisterHealthServer(clients, health.NewServer())
 
 	watches := rpc.NewWatch(b, rpc.WatchConfig{
@@ -78,7 +79,7 @@ func (b backend) Status() rpc.Status {
 	st := rpc.Status{
 		Leader: s.leader.Load(), Term: s.term.Load(), Applied: s.store.applied.Load(),
 		FileBytes: total, LiveBytes: s.liveBytes.Load(), QuotaBytes: s.cfg.QuotaBytes,
-		EtcdVersion: etcdVersion, DataVersion: storageVersion,
+		EtcdVersion: etcdVersion, DataVersion: storageVersion, Learner: s.learner.Load(),
 	}
 	commit := make(chan uint64, 1)
 	s.loop.do(func(r *replica.Replica) { commit <- r.Status().Commit })

@@ -52,7 +52,7 @@ func (h *handler) run() {
 	var answer any
 	var err error
 	if m.stream != nil {
-		err = m.stream(m.impl, &callStream{h})
+		err = h.stream(m)
 	} else {
 		answer, err = m.unary(m.impl, h.ctx, h.receive, h.st.c.s.cfg.Intercept)
 		if err == nil {
@@ -60,6 +60,14 @@ func (h *handler) run() {
 		}
 	}
 	h.finish(err)
+}
+
+// stream runs a streaming method.
+func (h *handler) stream(m *method) error {
+	if intercept := h.st.c.s.cfg.InterceptStream; intercept != nil {
+		return intercept(m.impl, &callStream{h}, &grpc.StreamServerInfo{FullMethod: m.name, IsServerStream: true}, m.stream)
+	}
+	return m.stream(m.impl, &callStream{h})
 }
 
 func (h *handler) finish(err error) {

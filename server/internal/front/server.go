@@ -33,7 +33,8 @@ type Config struct {
 	// MinPingInterval is the least time between a client's pings; one that pings more often is sent away. 0 allows all.
 	MinPingInterval time.Duration
 	Codec           encoding.CodecV2
-	Intercept       grpc.UnaryServerInterceptor // around unary methods, not around Direct ones; nil for none
+	Intercept       grpc.UnaryServerInterceptor  // around unary methods, not around Direct ones; nil for none
+	InterceptStream grpc.StreamServerInterceptor // around streaming methods; nil for none
 	// Turn is called when the Direct methods of all requests that were read together have run.
 	Turn   func()
 	Logger *slog.Logger // nil: discarded
@@ -60,6 +61,7 @@ type Server struct {
 
 // method is one registered method.
 type method struct {
+	name   string // with its service
 	impl   any
 	unary  grpc.MethodHandler // nil if stream is set
 	stream grpc.StreamHandler
@@ -91,10 +93,11 @@ func New(cfg Config) *Server {
 func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.services[desc.ServiceName] = true
 	for _, m := range desc.Methods {
-		s.methods["/"+desc.ServiceName+"/"+m.MethodName] = &method{impl: impl, unary: m.Handler}
+		s.methods["/"+desc.ServiceName+"/"+m.MethodName] = &method{name: "/" + desc.ServiceName + "/" + m.MethodName, impl: impl, unary: m.Handler}
 	}
 	for _, m := range desc.Streams {
-		s.methods["/"+desc.ServiceName+"/"+m.StreamName] = &method{impl: impl, stream: m.Handler}
+		name := "/" + desc.ServiceName + "/" + m.StreamName
+		s.methods[name] = &method{name: name, impl: impl, stream: m.Handler}
 	}
 }
 

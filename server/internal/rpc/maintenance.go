@@ -10,12 +10,13 @@ import (
 type Maintenance struct {
 	store Store
 	node  Node
+	mover Mover
 	pb.UnimplementedMaintenanceServer
 }
 
 // NewMaintenance returns the Maintenance service.
-func NewMaintenance(store Store, node Node) *Maintenance {
-	return &Maintenance{store: store, node: node}
+func NewMaintenance(store Store, node Node, mover Mover) *Maintenance {
+	return &Maintenance{store: store, node: node, mover: mover}
 }
 
 // Status tells what this member knows of itself and of the leader; it asks
