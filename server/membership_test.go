@@ -33,12 +33,13 @@ type load struct {
 
 	mu    sync.Mutex // protects acked
 	acked []string
+	news  chan struct{} // capacity 1: there are more
 }
 
 func startLoad(t *testing.T, endpoints []string, prefix string) *load {
 	cl, err := client.New(client.Config{Endpoints: endpoints, RequestTimeout: 20 * time.Second})
 	require.NoError(t, err)
-	l := &load{t: t, client: cl, prefix: prefix, stop: make(chan struct{})}
+	l := &load{t: t, client: cl, prefix: prefix, stop: make(chan struct{}), news: make(chan struct{}, 1)}
 	for w := range 4 {
 		l.wg.Go(func() { l.write(w) })
 	}
@@ -67,6 +68,10 @@ func (l *load) write(w int) {
 		l.mu.Lock()
 		l.acked = append(l.acked, key)
 		l.mu.Unlock()
+		select {
+		case l.news <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -78,8 +83,14 @@ func (l *load) count() int {
 
 // more waits until n further writes are acknowledged.
 func (l *load) more(n int) {
-	want := l.count() + n
-	require.Eventually(l.t, func() bool { return l.count() >= want }, 20*time.Second, 5*time.Millisecond)
+	want, late := l.count()+n, time.After(20*time.Second)
+	for l.count() < want {
+		select {
+		case <-l.news:
+		case <-late:
+			l.t.Fatal("nothing is acknowledged any more")
+		}
+	}
 }
 
 // finish ends the load and requires that a member has all that was acknowledged.
@@ -198,10 +209,10 @@ func TestLearnerJoinsUnderLoad(t *testing.T) {
 	requireWire(t, rpctypes.ErrGRPCMemberNotFound, err)
 
 	// It counts now: without two of the others nothing would go on but for it.
-	require.Eventually(t, func() bool {
-		_, err := learner.Range(ctx, get("learn"))
-		return err == nil
-	}, 10*time.Second, 5*time.Millisecond)
+	for err = errors.New("not yet"); err != nil; { // until it has applied that it is no learner
+		require.NoError(t, ctx.Err())
+		_, err = learner.Range(ctx, get("learn"))
+	}
 	c.Kill(follower)
 	l.more(50)
 	l.finish(c.Endpoints()[i])
@@ -282,10 +293,10 @@ func TestWipedMember(t *testing.T) {
 	require.ErrorIs(t, err, server.ErrNotAdded)
 	i := c.Add(true)
 	l.more(20)
-	require.Eventually(t, func() bool {
+	for err = errors.New("not yet"); err != nil; { // until it has caught up
+		require.NoError(t, ctx.Err())
 		_, err = c.Client().PromoteMember(ctx, c.Member(i).ID())
-		return err == nil
-	}, 10*time.Second, 10*time.Millisecond)
+	}
 	l.finish(c.Endpoints()[i])
 }
 

@@ -63,7 +63,7 @@ func newRoot(a *app) *cobra.Command {
 	root.AddCommand(
 		newServerCommand(a), newVersionCommand(a),
 		newGetCommand(a), newPutCommand(a), newDelCommand(a), newTxnCommand(a), newWatchCommand(a),
-		newLeaseCommand(a), newLockCommand(a), newStatusCommand(a), newMemberCommand(a),
+		newLeaseCommand(a), newLockCommand(a), newStatusCommand(a), newMemberCommand(a), newMoveLeaderCommand(a),
 	)
 	return root
 }

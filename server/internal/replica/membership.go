@@ -3,6 +3,7 @@ package replica
 import (
 	"slices"
 
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 )
@@ -34,7 +35,8 @@ type changes struct {
 	stepped     bool
 	term, index uint64
 
-	restored uint64 // the last checkpoint that raft took its configuration from
+	restored uint64      // the last checkpoint that raft took its configuration from
+	early    *raft.Ready // taken when that was seen; the next Work begins with it
 }
 
 // possible tells a leader whether raft would take a change now. It mirrors raft's own check.
@@ -140,14 +142,14 @@ func (r *Replica) configure(entries []Entry) {
 // stepSnapshot gives raft the message of a received checkpoint, and looks at once whether it takes it: from then on its
 // configuration is the checkpoint's, and what is still to be applied of earlier entries must not change it any more.
 func (r *Replica) stepSnapshot(m *raftpb.Message) error {
-	if r.early != nil {
+	if r.changes.early != nil {
 		return ErrRefused // the one before is not even handed out; the sender tries again
 	}
 	if err := r.stepNow(m); err != nil || !r.node.HasReady() {
 		return err
 	}
 	rd := r.node.Ready()
-	r.early = &rd
+	r.changes.early = &rd
 	for _, out := range rd.Messages {
 		if s := out.GetSnapshot(); s != nil && out.GetFrom() == r.cfg.ID {
 			r.changes.restored = max(r.changes.restored, s.GetMetadata().GetIndex())

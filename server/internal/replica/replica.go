@@ -34,16 +34,20 @@ type Replica struct {
 	held    held     // what a leader appends with the next write
 	reads   reads
 	changes changes
-	early   *raft.Ready // taken before the next Work, which begins with it
 
-	outbox   []*raftpb.Message // answers that waited for an append
-	acked    ack               // the last acknowledgement among them
-	last     uint64            // the last index handed out in an Append
-	applied  uint64            // the last index acknowledged by Applied
+	answers
+	last     uint64 // the last index handed out in an Append
+	applied  uint64 // the last index acknowledged by Applied
 	appends  handed
 	applies  handed
 	hard     hardState
 	unsynced bool // an Append without Sync has changed more than the commit index
+}
+
+// answers are what goes to other members with the next Work.
+type answers struct {
+	outbox []*raftpb.Message // what waited for an append
+	acked  ack               // the last acknowledgement among them
 }
 
 // handed counts instructions that were handed out and acknowledged. Both happen in the same order.
@@ -213,9 +217,9 @@ func (r *Replica) Work() (Work, bool) {
 	r.ask(now)
 	w.Send, r.outbox = r.outbox, nil
 	switch {
-	case r.early != nil:
-		rd := *r.early
-		r.early = nil
+	case r.changes.early != nil:
+		rd := *r.changes.early
+		r.changes.early = nil
 		r.take(rd, now, &w)
 	case r.node.HasReady():
 		r.take(r.node.Ready(), now, &w)
