@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -33,17 +35,33 @@ const (
 	farewell = time.Second
 )
 
-// roster is who the members are, and who they once were.
+// belonging is who belongs to the cluster, as far as this member knows, and how.
+type belonging struct {
+	learner  atomic.Bool // this member is one
+	acquaint *acquaintance
+
+	rosterMu sync.Mutex // protects roster, and that the transport is told in order
+	roster   *roster
+}
+
+// roster is who the members are, and who they once were. It is not changed.
 type roster struct {
 	members []state.Member
 	removed []uint64
+	vouched []state.Member // that others know of; see acquaintance
+}
+
+func (r *roster) all() []state.Member { return append(slices.Clone(r.members), r.vouched...) }
+
+func (r *roster) knows(id uint64) bool {
+	return slices.ContainsFunc(r.all(), func(m state.Member) bool { return m.ID == id }) || slices.Contains(r.removed, id)
 }
 
 func rosterOf(m *state.Machine) *roster {
 	return &roster{members: m.Members(), removed: m.RemovedMembers()}
 }
 
-// tells whether applying the commands may have changed the roster.
+// changesRoster tells whether applying the commands may have changed the roster.
 func changesRoster(entries [][]state.Command) bool {
 	return slices.ContainsFunc(entries, func(commands []state.Command) bool {
 		return slices.ContainsFunc(commands, func(c state.Command) bool {
@@ -65,23 +83,37 @@ func (s *Server) followMembers(r *roster) {
 			s.learner.Store(m.Learner)
 		}
 	}
-	before := s.roster.Swap(r)
 	s.loop.do(func(*replica.Replica) { s.loop.suspect.rank = rank })
-	if before == nil || len(before.removed) == len(r.removed) {
+	s.rosterMu.Lock()
+	defer s.rosterMu.Unlock()
+	before := s.roster
+	if before == nil {
+		before = &roster{removed: r.removed}
+	}
+	for _, m := range before.vouched {
+		if !r.knows(m.ID) { // the log has not come so far
+			r.vouched = append(r.vouched, m)
+		}
+	}
+	s.roster = r
+	if len(before.removed) == len(r.removed) {
 		s.connectMembers(r)
 		return
 	}
 	// Connections to those who go end a little later.
-	parting := &roster{members: slices.Clone(r.members)}
-	for _, m := range before.members {
+	parting := &roster{members: slices.Clone(r.members), vouched: r.vouched, removed: before.removed}
+	for _, m := range before.all() {
 		if slices.Contains(r.removed, m.ID) {
 			s.log.Info("member removed", "removed", hex(m.ID), "name", m.Name)
 			parting.members = append(parting.members, m)
 		}
 	}
-	parting.removed = before.removed
 	s.connectMembers(parting)
-	time.AfterFunc(farewell, func() { s.connectMembers(s.roster.Load()) })
+	time.AfterFunc(farewell, func() {
+		s.rosterMu.Lock()
+		defer s.rosterMu.Unlock()
+		s.connectMembers(s.roster)
+	})
 	if slices.Contains(r.removed, id) {
 		time.AfterFunc(farewell, func() {
 			s.graceful.Store(true) // so that the next start knows at once
@@ -90,9 +122,10 @@ func (s *Server) followMembers(r *roster) {
 	}
 }
 
+// connectMembers tells the transport; rosterMu is held.
 func (s *Server) connectMembers(r *roster) {
 	urls := make(map[uint64][]string)
-	for _, m := range r.members {
+	for _, m := range r.all() {
 		urls[m.ID] = m.PeerURLs
 	}
 	s.peers.SetRemoved(r.removed)

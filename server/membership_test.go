@@ -441,3 +441,26 @@ func TestForceNewCluster(t *testing.T) {
 	_, err = m.Put(ctx, put("a", "b"))
 	require.NoError(t, err)
 }
+
+// TestMemberThatMissedAChange was down while another joined and became the
+// leader, which it does not know and so refuses, until the third vouches for it.
+func TestMemberThatMissedAChange(t *testing.T) {
+	ctx := testContext(t)
+	c := servertest.Three(t, loose)
+	down := (c.Leader() + 1) % 3
+	c.Kill(down)
+	i := c.Add(false)
+	for err := errors.New("not yet"); err != nil; {
+		require.NoError(t, ctx.Err())
+		err = c.Client().MoveLeader(ctx, c.Member(i).ID())
+	}
+	for gone := range 3 { // one of those that it knows goes for good; all three that are left are needed
+		if gone != down {
+			_, err := c.Client().RemoveMember(ctx, c.Member(gone).ID())
+			require.NoError(t, err)
+			break
+		}
+	}
+	c.Restart(down)
+	require.Equal(t, i, c.Leader())
+}

@@ -61,8 +61,7 @@ type gauges struct {
 	liveBytes, historyBytes atomic.Int64
 	leadership              leadership
 	installed               atomic.Int64 // received checkpoints
-	learner                 atomic.Bool
-	roster                  atomic.Pointer[roster] // of the members that are known here
+	belonging
 }
 
 // life is how a member ends: stopped is cancelled, with the reason, by Stop,
@@ -166,10 +165,11 @@ func (s *Server) assemble(rec recovered) error {
 		compact: compactor{keep: keep, historyBytes: s.cfg.HistoryBytes},
 		store:   rec.checkpoint,
 	}
+	s.acquaint = newAcquaintance(s)
 	s.peers = peer.New(peer.Config{
 		ID: rec.identity.MemberID, ClusterID: rec.identity.ClusterID,
 		Handler: peerHandler{s}, OpenSnapshot: s.openSnapshot, Logger: s.log,
-		Standing: peer.Standing{Describe: s.describeMembers, Expelled: s.expelled},
+		Standing: peer.Standing{Describe: s.describeMembers, Expelled: s.expelled, Stranger: s.acquaint.stranger},
 	})
 	r, err := s.newReplica(rec)
 	if err != nil {
@@ -244,6 +244,7 @@ func (s *Server) run() {
 	s.workers.Go(func() { s.keeper.run(s.halt) })
 	s.workers.Go(func() { s.lessor.run(s.halt) })
 	s.workers.Go(func() { s.join() })
+	s.workers.Go(func() { s.acquaint.run(s.halt) })
 	for _, l := range s.listeners.peer {
 		s.workers.Go(func() { s.servePeers(l) })
 	}

@@ -156,6 +156,9 @@ func (t *Transport) admit(ctx context.Context, in *inbound) error {
 		_, _ = in.top.Write(append([]byte(greeting+"\n"), sealed(frameExpelled)...))
 		return errExpelled
 	}
+	if err == nil && !known && t.standing.Stranger != nil {
+		t.standing.Stranger(h.from)
+	}
 	if err == nil && !known {
 		// Not logged: a member that was just added comes before the entry that adds it was applied here.
 		err = fmt.Errorf("member %x does not know member %x", t.id, h.from)

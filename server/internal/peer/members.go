@@ -25,6 +25,9 @@ type Standing struct {
 	Describe func(ctx context.Context) ([]byte, error)
 	// Expelled is called when member by says that this member was removed. It must not block; it may be called often.
 	Expelled func(by uint64)
+	// Stranger is called when one of the same cluster connects that SetPeers did not name: this member may be behind. It
+	// must not block, and is called again and again.
+	Stranger func(id uint64)
 }
 
 // standing is a Transport's Standing, and the members that were removed.

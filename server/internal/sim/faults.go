@@ -25,6 +25,12 @@ func (s *sim) startFaults() {
 	s.every(s.Rot, s.rot)
 	s.every(s.SlowDisks, s.slowDisk)
 	s.every(s.SyncFailures, func() { s.pick().failSync = true })
+	s.every(s.Reconfigs, s.reconfigure)
+	s.every(s.LateApplies, func() {
+		n := s.pick()
+		n.late = time.Duration(100 + s.rng.IntN(3000))
+		s.after(s.around(s.Outage), func() { n.late = 1 })
+	})
 	s.every(s.Transfers, func() {
 		if n := s.leader(); n != nil {
 			s.counts.Transfers++

@@ -50,6 +50,15 @@ var hunts = map[Mutant]hunt{
 		o.Lockers, o.TTL, o.LockerPauses = 6, 1, 0.5
 	}},
 	WatchSkips: {first: 1, seeds: 20, oracles: []string{"watch"}},
+	LearnerVouches: {first: 1, seeds: 40, oracles: []string{"read", "history"}, tune: func(o *Options) {
+		o.Members, o.Reconfigs, o.Partitions, o.Think, o.Clients, o.Campaigns = 3, ms(150), ms(200), ms(3), 8, ms(150)
+	}},
+	MinorityVouches: {first: 1, seeds: 40, oracles: []string{"read", "history"}, tune: func(o *Options) {
+		o.Members, o.Reconfigs, o.Partitions, o.Think, o.Clients, o.Campaigns = 5, ms(800), ms(200), ms(3), 8, ms(150)
+	}},
+	Amnesia:       {first: 1, seeds: 20, oracles: lost, tune: func(o *Options) { o.Crashes, o.Rot = ms(200), 0 }},
+	ForgetRemoved: {first: 1, seeds: 20, oracles: []string{"state"}, tune: func(o *Options) { o.Reconfigs, o.Crashes = ms(200), ms(300) }},
+	CarriedOut:    {first: 1, seeds: 20, oracles: []string{"members", "panic"}, tune: func(o *Options) { o.Reconfigs = ms(100) }},
 }
 
 // leastCaught is the share of a mutant's seeds that must catch it, so that no hunt lives on luck.
