@@ -51,7 +51,8 @@ var hunts = map[Mutant]hunt{
 	}},
 	WatchSkips: {first: 1, seeds: 20, oracles: []string{"watch"}},
 	LearnerVouches: {first: 1, seeds: 40, oracles: []string{"read", "history"}, tune: func(o *Options) {
-		o.Members, o.Reconfigs, o.Partitions, o.Think, o.Clients, o.Campaigns = 3, ms(150), ms(200), ms(3), 8, ms(150)
+		o.Members, o.Reconfigs, o.Isolations, o.Think, o.Clients, o.TTL = 3, ms(200), ms(200), ms(3), 10, 1
+		o.Crashes, o.LeaderKills, o.Stalls, o.Pauses, o.Rot, o.Partitions = 0, 0, 0, 0, 0, 0
 	}},
 	MinorityVouches: {first: 1, seeds: 40, oracles: []string{"read", "history"}, tune: func(o *Options) {
 		o.Members, o.Reconfigs, o.Partitions, o.Think, o.Clients, o.Campaigns = 5, ms(800), ms(200), ms(3), 8, ms(150)
