@@ -32,6 +32,7 @@ var hunts = map[Mutant]hunt{
 	CheckpointAhead: {first: 1, seeds: 20, oracles: []string{"state", "log", "watch", "read"}},
 	ExpireUnfenced: {first: 8, seeds: 40, oracles: []string{"lease"}, tune: func(o *Options) {
 		o.Reconfigs, o.LateApplies = 0, 0
+		o.Lockers, o.TTL, o.LockerPauses, o.Campaigns, o.Transfers = 6, 1, 0.5, ms(150), ms(300)
 	}},
 	ShortDeadlines: {first: 1, seeds: 20, oracles: []string{"lease"}},
 	// A lease of a second is renewed five times in it, and a leader without connections leads on for one to two election
