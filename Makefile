@@ -1,16 +1,21 @@
 # Everything here is a short name for a command that works without make.
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race sim lint fmt bench interop tour ci
+.PHONY: help build image test race sim lint fmt bench interop etcd-common tour ci
 
 SEEDS ?= 200
 FIRST ?= 1
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/latchkey
 	CGO_ENABLED=0 go build -trimpath -o bin/latchkey ./cmd/latchkey
+
+image: ## build the container image latchkey
+	mkdir -p bin/image/data
+	CGO_ENABLED=0 GOOS=linux go build -trimpath -ldflags='-s -w' -o bin/image/latchkey ./cmd/latchkey
+	docker build -f deploy/Dockerfile -t latchkey bin/image
 
 test: ## run the tests, as a new user would
 	go test ./...
@@ -32,6 +37,9 @@ bench: ## measure against etcd on this machine (interop/bench)
 
 interop: ## run the official etcd client and tools against latchkey
 	cd interop && go test ./...
+
+etcd-common: ## run etcd's own suite tests/common against latchkey and etcd
+	cd interop/common && go run .
 
 tour: ## watch a three-member cluster lose its leader
 	go run ./examples/tour

@@ -24,12 +24,14 @@ const (
 
 // Config says how to reach a cluster. Only Endpoints is required; the zero value of every other field means its default.
 type Config struct {
-	// Endpoints are the client addresses of the members: "host:port", "http://host:port", "https://host:port" or
-	// "unix:///path". One is enough to work; all of them let the client survive the loss of a member. At most 64.
+	// Endpoints are the client addresses of the members: "host:port", "http://host:port", "https://host:port",
+	// "unix:///path", or "unixs:///path" for TLS on that. One is enough to work; all of them let the client survive the loss of a member. At most 64.
 	Endpoints []string
 	// Namespace is put in front of every key, and taken off every key that comes back. See [Client.Namespace].
 	Namespace string
-	// TLS is used for every endpoint when it is set. An "https" endpoint without it uses the system's roots.
+	// TLS is used for every endpoint when it is set; [TLSFiles] makes one. An "https" endpoint without it uses the system's
+	// roots. Each server must have a certificate for the host of its own endpoint, or localhost at a unix socket, unless
+	// ServerName says otherwise.
 	TLS *tls.Config
 	// DialTimeout bounds one attempt to connect to one endpoint, handshakes included. Default 2 s.
 	DialTimeout time.Duration

@@ -97,23 +97,13 @@ func (c *Client) MoveLeader(ctx context.Context, id uint64) error {
 // Status asks one member, named by its endpoint as in Config.Endpoints, and no other. [ErrUnavailable] when it does not
 // answer.
 func (c *Client) Status(ctx context.Context, endpoint string) (Status, error) {
-	co := c.core
-	ep := co.pool.named(endpoint)
-	if ep == nil {
-		return Status{}, &Error{Op: methodStatus.name, Endpoint: endpoint, Kind: ErrInvalid, Message: "not an endpoint of this client"}
-	}
-	ctx, cancel := co.bounded(ctx)
-	defer cancel()
 	var resp pb.StatusResponse
-	if _, err := co.attempt(ctx, ep, methodStatus, &pb.StatusRequest{}, &resp); err != nil {
-		e := judge(methodStatus, ep.name, true, err)
-		if ctx.Err() != nil {
-			e.endedBy(ctx)
-		}
-		return Status{}, e
+	name, err := c.core.ask(ctx, endpoint, methodStatus, &pb.StatusRequest{}, &resp)
+	if err != nil {
+		return Status{}, err
 	}
 	return Status{
-		Endpoint:  ep.name,
+		Endpoint:  name,
 		ClusterID: resp.Header.GetClusterId(),
 		MemberID:  resp.Header.GetMemberId(),
 		Leader:    resp.Leader,

@@ -108,7 +108,12 @@ func newEndpoint(cfg Config, name string) (*endpoint, error) {
 
 // parseEndpoint returns what to dial ("host:port" or "unix:path") and with which credentials.
 func parseEndpoint(name string, conf *tls.Config) (string, credentials.TransportCredentials, error) {
-	secure := func() credentials.TransportCredentials { return credentials.NewTLS(conf.Clone()) }
+	secure := func() credentials.TransportCredentials {
+		if conf == nil {
+			conf = &tls.Config{MinVersion: tls.VersionTLS12}
+		}
+		return credentials.NewTLS(conf.Clone())
+	}
 	plain := insecure.NewCredentials()
 	if name == "" {
 		return "", nil, fmt.Errorf("it is empty")
@@ -130,10 +135,9 @@ func parseEndpoint(name string, conf *tls.Config) (string, credentials.Transport
 		}
 		return u.Host, plain, nil
 	case "https":
-		if conf == nil {
-			conf = &tls.Config{MinVersion: tls.VersionTLS12}
-		}
 		return u.Host, secure(), nil
+	case "unixs":
+		return "unix:" + u.Host + u.Path, secure(), nil
 	case "unix":
 		address := "unix:" + u.Host + u.Path
 		if conf != nil {
@@ -141,7 +145,7 @@ func parseEndpoint(name string, conf *tls.Config) (string, credentials.Transport
 		}
 		return address, plain, nil
 	}
-	return "", nil, fmt.Errorf("scheme %q is none of http, https, unix", u.Scheme)
+	return "", nil, fmt.Errorf("scheme %q is none of http, https, unix, unixs", u.Scheme)
 }
 
 // ready says that the connection stands, as far as is known.

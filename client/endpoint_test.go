@@ -24,7 +24,9 @@ func TestParseEndpoint(t *testing.T) {
 		{"https://[::1]:1", conf, "[::1]:1", "tls", ""},
 		{"unix:///tmp/s", nil, "unix:/tmp/s", "insecure", ""},
 		{"unix:///tmp/s", conf, "unix:/tmp/s", "tls", ""},
-		{"ftp://host", nil, "", "", `scheme "ftp" is none of http, https, unix`},
+		{"unixs:///tmp/s", nil, "unix:/tmp/s", "tls", ""},
+		{"unixs:///tmp/s", conf, "unix:/tmp/s", "tls", ""},
+		{"ftp://host", nil, "", "", `scheme "ftp" is none of http, https, unix, unixs`},
 		{"http://a b", nil, "", "", "invalid character"},
 		{"", nil, "", "", "it is empty"},
 	} {

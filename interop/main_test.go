@@ -51,6 +51,12 @@ func startSide(t *testing.T, kind string, members int, flags ...string) *side {
 	c, err := harness.Start(testContext(t), harness.Config{Kind: harness.Kind(kind), Members: members, Flags: flags})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, c.Close()) })
+	return connect(t, c)
+}
+
+// connect gives raw clients of a cluster's first member.
+func connect(t *testing.T, c *harness.Cluster) *side {
+	t.Helper()
 	const most = 64 << 20
 	conn, err := grpc.NewClient("passthrough:///"+strings.TrimPrefix(c.Members[0].ClientURL, "http://"),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),

@@ -63,7 +63,7 @@ func (a *acquaintance) ask(id uint64) {
 	}
 	ctx, cancel := context.WithTimeout(s.stopped, joinTimeout)
 	defer cancel()
-	f, err := inquireAll(ctx, urls)
+	f, err := s.inquireAll(ctx, urls)
 	if err != nil || f.cluster != s.identity.ClusterID {
 		return
 	}

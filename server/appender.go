@@ -39,6 +39,7 @@ type appender struct {
 	// release is the index up to which the log may be cut, set by the keeper.
 	release  atomic.Uint64
 	released uint64 // protected by busy
+	disk     diskWatch
 	// later is a hard state that is to be written with the next batch.
 	later atomic.Pointer[raftpb.HardState]
 }
@@ -139,7 +140,7 @@ func (a *appender) appendGroup(work []*replica.Append) error {
 		sync = sync || w.Sync
 	}
 	if len(b.Entries) > 0 || b.HardState != nil {
-		if err := a.log.Append(b, sync); err != nil {
+		if err := a.write(b, sync); err != nil {
 			return err
 		}
 	}
@@ -164,7 +165,7 @@ func (a *appender) appendSnapshot(w *replica.Append) error {
 		Entries:   w.Entries,
 		HardState: w.HardState,
 	}
-	if err := a.log.Append(b, true); err != nil {
+	if err := a.write(b, true); err != nil {
 		return err
 	}
 	a.synced([]*replica.Append{w})

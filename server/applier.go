@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/proto"
@@ -21,10 +22,13 @@ type applier struct {
 	// published is told of each batch after it is applied and before anybody
 	// is answered: watchers, the leases' clock and the counters follow it.
 	published func(b batchInfo)
-	applied   func(*replica.Apply)
-	fail      func(error)
-	stop      chan struct{}
-	done      chan struct{}
+	// tokens is told what a batch said of them before anybody can find it applied.
+	tokens  func([]state.AuthEvent)
+	applied func(*replica.Apply)
+	fail    func(error)
+	took    func(time.Duration) // is told how long each batch took to apply
+	stop    chan struct{}
+	done    chan struct{}
 
 	// busy is held by whoever applies: run, or a turn of the loop for what is small
 	// and finds nobody in front of it. It is taken before the inbox is looked at, so
@@ -52,6 +56,8 @@ type batchInfo struct {
 	revision, compact int64
 	live, history     int64 // bytes
 	events            state.History
+	alarms            []state.Alarm
+	accusations       uint64
 	leases            []state.LeaseEvent
 	roster            *roster // nil if it is as before
 }
@@ -228,6 +234,7 @@ func (a *applier) applyDecoded(w *replica.Apply, commands [][]state.Command, lat
 	var answers []answer
 	var info batchInfo
 	s := a.store
+	began := time.Now()
 	s.mu.Lock()
 	m := s.machine
 	for i := range w.Entries {
@@ -255,8 +262,11 @@ func (a *applier) applyDecoded(w *replica.Apply, commands [][]state.Command, lat
 	if changesRoster(commands) {
 		info.roster = rosterOf(m)
 	}
+	a.tokens(m.TakeAuthEvents())
+	info.alarms, info.accusations = m.Alarms(), m.Accusations()
 	s.advanced(info.index)
 	s.mu.Unlock()
+	a.took(time.Since(began))
 
 	a.published(info)
 	s.release(later)

@@ -1,9 +1,12 @@
 package server
 
 import (
+	"context"
 	"fmt"
-	"net/url"
+	"net"
 	"sync"
+
+	"google.golang.org/grpc"
 
 	"github.com/latchkey-go/latchkey/client"
 )
@@ -17,7 +20,7 @@ type lazyClient struct {
 
 // Client returns a client of this member alone, for a program that embeds it.
 // It is closed with the member; the caller need not. It is nil once the member
-// has ended.
+// has ended. While users are needed it acts as root.
 func (s *Server) Client() *client.Client {
 	l := &s.inProcess
 	l.mu.Lock()
@@ -25,15 +28,20 @@ func (s *Server) Client() *client.Client {
 	if l.client != nil || l.closed {
 		return l.client
 	}
-	var endpoints []string
-	for _, u := range s.listeners.advertiseClients(Config{}) {
-		if parsed, err := url.Parse(u); err == nil {
-			endpoints = append(endpoints, parsed.Host)
+	conf := client.Config{Logger: s.log}
+	for i, u := range s.listeners.advertiseClients(Config{ListenClientURLs: s.cfg.ListenClientURLs}) {
+		if !isSecure(u) {
+			conf.Endpoints = append(conf.Endpoints, urlOf(s.listeners.client[i]))
 		}
 	}
-	c, err := client.New(client.Config{Endpoints: endpoints, Logger: s.log})
+	if len(conf.Endpoints) == 0 { // the member can not tell which certificate its own listener wants
+		conf.Endpoints = []string{"in-process"}
+		conf.Dialer = func(context.Context, string) (net.Conn, error) { return s.front.clients.Pipe(), nil }
+	}
+	conf.DialOptions = []grpc.DialOption{grpc.WithPerRPCCredentials(localToken{s.front.tokens})}
+	c, err := client.New(conf)
 	if err != nil {
-		panic(fmt.Sprintf("server: client of %v: %v", endpoints, err)) // the addresses are those it listens on
+		panic(fmt.Sprintf("server: client of %v: %v", conf.Endpoints, err)) // the addresses are those it listens on
 	}
 	l.client = c
 	return c

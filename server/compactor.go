@@ -71,12 +71,21 @@ func (c *compactor) target(now time.Time, revision, compacted, history int64) in
 	if history > c.historyBytes {
 		// Half of the history goes at once, so that a store at its bound does not
 		// compact with every batch. Revisions are a fair measure of bytes.
-		target = max(target, compacted+(revision-compacted)/2)
+		target = max(target, halfway(compacted, revision))
 	}
 	if target <= max(compacted, 1) {
 		return 0
 	}
 	return target
+}
+
+// halfway returns a revision between two, and the later one if there is none: one
+// revision may have deleted all that there was.
+func halfway(compacted, revision int64) int64 {
+	if revision-compacted < 2 {
+		return revision
+	}
+	return compacted + (revision-compacted)/2
 }
 
 // periodic returns the revision of one period ago, 0 while there is none.

@@ -48,9 +48,11 @@ type Config struct {
 	// at least five times HeartbeatInterval, at most 50s.
 	ElectionTimeout time.Duration
 
-	// QuotaBytes bounds keys and values, each key counted with 256 bytes more;
-	// beyond it writes are refused with "database space exceeded" and deletes
-	// still pass. Default 2 GiB; negative: no bound.
+	// QuotaBytes bounds keys and values, each key counted with 256 bytes more,
+	// and the history that is not compacted. Beyond it a NOSPACE alarm is raised:
+	// writes are refused with "database space exceeded", deletes still pass,
+	// history is cut, and the alarm goes once less than 80 % are in use. Default
+	// 2 GiB; negative: no bound.
 	QuotaBytes int64
 	// MaxRequestBytes bounds one request. Default 1.5 MiB.
 	MaxRequestBytes int
@@ -159,6 +161,9 @@ func (c Config) withDefaults() Config {
 	if c.Membership.MaxLearners == 0 {
 		c.Membership.MaxLearners = defaultMaxLearners
 	}
+	c.Auth = c.Auth.withDefaults()
+	c = c.withCareDefaults()
+	c.Limits = c.Limits.withDefaults()
 	if c.files == nil {
 		c.files = disk.OS()
 	}
@@ -176,9 +181,7 @@ func (c Config) Validate() error {
 		field string
 		urls  []string
 	}{
-		{"listen-client-urls", c.ListenClientURLs},
 		{"listen-peer-urls", c.ListenPeerURLs},
-		{"advertise-client-urls", c.AdvertiseClientURLs},
 		{"initial-advertise-peer-urls", c.AdvertisePeerURLs},
 	} {
 		for _, u := range list.urls {
@@ -186,6 +189,9 @@ func (c Config) Validate() error {
 				return fmt.Errorf("%s: %w", list.field, err)
 			}
 		}
+	}
+	if err := c.checkClientURLs(); err != nil {
+		return err
 	}
 	if len(c.ListenClientURLs) > listenersMax || len(c.ListenPeerURLs) > listenersMax {
 		return fmt.Errorf("listen-client-urls and listen-peer-urls take at most %d addresses each", listenersMax)
@@ -212,6 +218,9 @@ func (c Config) Validate() error {
 	if c.Membership.MaxLearners < 0 {
 		return errors.New("max-learners must not be negative")
 	}
+	if err := c.Auth.validate(); err != nil {
+		return err
+	}
 	switch c.InitialClusterState {
 	case "new":
 	case "existing":
@@ -221,7 +230,10 @@ func (c Config) Validate() error {
 	if _, err := parseRetention(c.AutoCompactionMode, c.AutoCompactionRetention); err != nil {
 		return err
 	}
-	return nil
+	if err := c.checkSafety(); err != nil {
+		return err
+	}
+	return c.validateCare()
 }
 
 // listenersMax bounds the addresses of one kind; requestBytesMax the largest
@@ -236,8 +248,8 @@ func checkURL(raw string) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("%q is not a URL such as http://127.0.0.1:2379", raw)
-	case u.Scheme != "http":
-		return fmt.Errorf("%q: only http:// URLs are supported", raw)
+	case u.Scheme != "http" && u.Scheme != "https":
+		return fmt.Errorf("%q: only http:// and https:// URLs are supported", raw)
 	case u.Host == "" || u.Port() == "":
 		return fmt.Errorf("%q needs a host and a port, as in http://127.0.0.1:2379", raw)
 	case u.Path != "" && u.Path != "/":

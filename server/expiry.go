@@ -91,6 +91,7 @@ func (l *lessor) expire() (e expiry, more bool) {
 		l.clock.Restore(ids)
 		return expiry{}, false
 	}
+	l.s.meters.expired.Add(int64(len(ids)))
 	return e, more
 }
 

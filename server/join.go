@@ -12,6 +12,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/latchkey-go/latchkey/server/internal/checkpoint"
 	"github.com/latchkey-go/latchkey/server/internal/peer"
 	"github.com/latchkey-go/latchkey/server/internal/state"
 	"github.com/latchkey-go/latchkey/server/internal/wal"
@@ -28,8 +29,8 @@ var (
 
 const (
 	// joinTimeout bounds how long a joining member looks for one that answers.
-	joinTimeout = 10 * time.Second
-	joinRetry   = 100 * time.Millisecond
+	joinTimeout  = 10 * time.Second
+	inquireRetry = 100 * time.Millisecond
 	// reunionTimeout bounds how long a member of a new cluster waits for signs
 	// that it is not new. Normally the connection is refused: nobody is there yet.
 	reunionTimeout = 2 * time.Second
@@ -51,8 +52,8 @@ func encodeMembers(members []state.Member) ([]byte, error) {
 }
 
 // inquire asks the member at a peer URL.
-func inquire(ctx context.Context, u string) (found, error) {
-	cluster, body, err := peer.Inquire(ctx, u, peer.Secure{})
+func inquire(ctx context.Context, u string, secure peer.Secure) (found, error) {
+	cluster, body, err := peer.Inquire(ctx, u, secure)
 	if err != nil {
 		return found{}, fmt.Errorf("%s: %w", u, err)
 	}
@@ -71,17 +72,17 @@ func inquire(ctx context.Context, u string) (found, error) {
 
 // inquireAll asks all the others of the initial cluster and returns the first
 // answer, or why there is none.
-func inquireAll(ctx context.Context, urls []string) (found, error) {
+func (s *Server) inquireAll(ctx context.Context, urls []string) (found, error) {
 	type answer struct {
 		found
 		err error
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	answers := make(chan answer, len(urls))
+	answers, secure := make(chan answer, len(urls)), s.peerSecure()
 	for _, u := range urls {
 		go func() {
-			f, err := inquire(ctx, u)
+			f, err := inquire(ctx, u, secure)
 			answers <- answer{f, err}
 		}()
 	}
@@ -104,18 +105,18 @@ func inquireAll(ctx context.Context, urls []string) (found, error) {
 }
 
 // inquireUntil is inquireAll again and again until one answers, or for so long.
-func inquireUntil(ctx context.Context, urls []string, patience time.Duration) (found, error) {
+func (s *Server) inquireUntil(ctx context.Context, urls []string, patience time.Duration) (found, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
-		f, err := inquireAll(ctx, urls)
+		f, err := s.inquireAll(ctx, urls)
 		if err == nil {
 			return f, nil
 		}
 		select {
 		case <-ctx.Done():
 			return f, err
-		case <-time.After(joinRetry):
+		case <-time.After(inquireRetry):
 		}
 	}
 }
@@ -139,7 +140,9 @@ func (s *Server) birth(ctx context.Context, dir layout) error {
 		if err != nil {
 			return err
 		}
-		return create(dir, id, members, &raftpb.ConfState{}, wal.Base{})
+		return makeMemberAt(dir, id, &raftpb.ConfState{}, wal.Base{}, func(path string, m checkpoint.Meta) error {
+			return checkpoint.Create(path, m, members)
+		})
 	}
 	members, id, err := initialMembers(s.cfg, advertised)
 	if err != nil {
@@ -164,7 +167,7 @@ func (s *Server) refuseReturn(ctx context.Context, id wal.Identity) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	f, err := inquireAll(ctx, otherURLs(cluster, s.cfg.Name))
+	f, err := s.inquireAll(ctx, otherURLs(cluster, s.cfg.Name))
 	if err != nil || f.cluster != id.ClusterID {
 		return nil // nobody there yet, or a former cluster at these addresses
 	}
@@ -207,7 +210,7 @@ func (s *Server) introduce(ctx context.Context, advertised []string) ([]state.Me
 	if len(others) == 0 {
 		return fail(errors.New("initial-cluster names no other member: one that joins names all members, and itself"))
 	}
-	f, err := inquireUntil(ctx, others, joinTimeout)
+	f, err := s.inquireUntil(ctx, others, joinTimeout)
 	if err != nil {
 		return fail(fmt.Errorf("cannot fetch cluster info from peer urls: %w", err))
 	}

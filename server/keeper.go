@@ -56,6 +56,7 @@ func (k *keeper) run(stop <-chan struct{}) {
 			return
 		}
 		k.proposeCompaction(time.Now())
+		ticker.Reset(k.s.relieve())
 	}
 }
 
@@ -89,9 +90,11 @@ func (k *keeper) save() error {
 	if changes.Index <= k.store.Meta().Index {
 		return nil
 	}
+	began := time.Now()
 	if err := k.store.Save(changes, conf); err != nil {
 		return err
 	}
+	k.s.meters.commit.Observe(time.Since(began).Seconds())
 	k.s.store.with(func(m *state.Machine) { m.Archived(changes.Revision) })
 	at := replica.Snapshot{Index: changes.Index, Term: changes.Term, ConfState: conf}
 	k.s.loop.do(func(r *replica.Replica) { r.Checkpointed(at) })
@@ -105,17 +108,14 @@ func (k *keeper) proposeCompaction(now time.Time) {
 	s := k.s
 	revision, compacted := s.revision.Load(), s.compacted.Load()
 	target := k.compact.target(now, revision, compacted, s.historyBytes.Load())
-	if target == 0 || target == k.asked || !s.leading() {
+	if s.pressed() {
+		target = max(target, halfway(compacted, revision))
+	}
+	if target <= compacted || target == k.asked || !s.leading() {
 		return
 	}
 	c := state.Command{Kind: state.KindCompact, Request: &pb.CompactionRequest{Revision: target}}
-	data, err := c.AppendTo(nil)
-	if err != nil {
-		return
-	}
-	w := newWaiter(c, data, nil)
-	w.once = true
-	if err := s.loop.propose(w); err == nil {
+	if err := s.proposeOnce(c); err == nil {
 		k.asked = target
 		k.log.Debug("compaction proposed", "revision", target, "current", revision)
 	}

@@ -76,6 +76,9 @@ func (s *Server) leaderChanged(st replica.Status) {
 	if before == st.Leader {
 		return
 	}
+	if st.Leader != 0 {
+		s.meters.leaderChanges.Add(1)
+	}
 	if st.Leader == 0 {
 		s.log.Warn("no leader", "term", st.Term, "was", hex(before))
 	} else {

@@ -152,6 +152,7 @@ func (l *lessor) renew(ctx context.Context, ids []int64) ([]time.Duration, error
 	err := l.confirmed(ctx, func(now time.Time) {
 		for i, id := range ids {
 			if ttl, ok := l.clock.Renew(id, now); ok {
+				l.s.meters.renewed.Add(1)
 				ttls[i] = ttl
 			}
 		}

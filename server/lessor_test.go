@@ -17,7 +17,7 @@ import (
 )
 
 // threeMembers starts a cluster whose members' insides the test can reach.
-func threeMembers(t *testing.T) []*Server {
+func threeMembers(t *testing.T, change ...func(i int, cfg *Config)) []*Server {
 	t.Helper()
 	var configs []Config
 	var initial []string
@@ -27,6 +27,9 @@ func threeMembers(t *testing.T) []*Server {
 			open, err := net.Listen("tcp", "127.0.0.1:0")
 			require.NoError(t, err)
 			*l = open
+		}
+		for _, f := range change {
+			f(i, &cfg)
 		}
 		initial = append(initial, fmt.Sprintf("%s=http://%s", cfg.Name, cfg.Sockets.Peer.Addr()))
 		configs = append(configs, cfg)

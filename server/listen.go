@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"syscall"
 )
 
 // listeners are the sockets of a member.
-type listeners struct{ client, peer []net.Listener }
+type listeners struct{ client, peer, http, metrics []net.Listener }
 
 // listen opens the member's sockets, before anything is written, so that a
 // port in use costs nothing but the message.
@@ -22,6 +23,10 @@ func listen(ctx context.Context, c Config) (listeners, error) {
 		return l, err
 	}
 	if l.peer, err = listenAll(ctx, "peer", c.ListenPeerURLs, c.Sockets.Peer); err != nil {
+		l.close()
+		return l, err
+	}
+	if err = l.listenWeb(ctx, c.Web); err != nil {
 		l.close()
 		return l, err
 	}
@@ -37,8 +42,7 @@ func listenAll(ctx context.Context, kind string, urls []string, given net.Listen
 		u, err := url.Parse(raw)
 		if err == nil {
 			var l net.Listener
-			var lc net.ListenConfig
-			if l, err = lc.Listen(ctx, "tcp", u.Host); err == nil {
+			if l, err = openSocket(ctx, u); err == nil {
 				open = append(open, l)
 				continue
 			}
@@ -47,7 +51,7 @@ func listenAll(ctx context.Context, kind string, urls []string, given net.Listen
 			_ = l.Close()
 		}
 		if errors.Is(err, syscall.EADDRINUSE) {
-			return nil, fmt.Errorf("%s is in use by another process: stop it or change listen-%s-urls", u.Host, kind)
+			return nil, fmt.Errorf("%s is in use by another process: stop it or change listen-%s-urls", socketName(u), kind)
 		}
 		return nil, fmt.Errorf("listen for %ss on %s: %w", kind, raw, err)
 	}
@@ -55,22 +59,22 @@ func listenAll(ctx context.Context, kind string, urls []string, given net.Listen
 }
 
 func (l listeners) close() {
-	for _, each := range append(l.client, l.peer...) {
+	for _, each := range slices.Concat(l.client, l.peer, l.http, l.metrics) {
 		_ = each.Close()
 	}
 }
 
 // advertisePeers returns what other members are told to connect to.
 func (l listeners) advertisePeers(c Config) []string {
-	return advertised(c.AdvertisePeerURLs, l.peer)
+	return advertised(c.AdvertisePeerURLs, c.ListenPeerURLs, l.peer)
 }
 
 // advertiseClients returns what clients are told to connect to.
 func (l listeners) advertiseClients(c Config) []string {
-	return advertised(c.AdvertiseClientURLs, l.client)
+	return advertised(c.AdvertiseClientURLs, c.ListenClientURLs, l.client)
 }
 
-func advertised(given []string, open []net.Listener) []string {
+func advertised(given, listened []string, open []net.Listener) []string {
 	var urls []string
 	for _, u := range given {
 		urls = append(urls, strings.TrimSuffix(u, "/"))
@@ -78,8 +82,8 @@ func advertised(given []string, open []net.Listener) []string {
 	if len(urls) > 0 {
 		return urls
 	}
-	for _, each := range open {
-		urls = append(urls, "http://"+each.Addr().String())
+	for i, each := range open {
+		urls = append(urls, asSecure(urlOf(each), listened[min(i, len(listened)-1)]))
 	}
 	return urls
 }

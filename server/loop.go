@@ -30,9 +30,13 @@ type loop struct {
 	tick     time.Duration
 	log      *slog.Logger
 	patience uint64        // ticks after which a request that is not finished has timed out
+	failed   atomic.Int64  // requests whose outcome is not known
 	waiting  atomic.Int64  // proposals and reads that entered and have not left
 	stop     chan struct{} // closed by close
 	done     chan struct{} // closed when run has returned
+
+	slowAfter time.Duration // a write of the log that takes longer is slow; 0 for none
+	slow      chan struct{} // capacity 1: the write that is under way is slow
 
 	owner sync.Mutex // protects the fields below: held for a turn
 	turns
@@ -48,8 +52,9 @@ type turns struct {
 	ticks     uint64
 	waits     deadlines
 	suspect   suspicion
-	appending int // appends that the appender has and has not handed back
-	applying  int // applies that the applier has and has not handed back
+	gapMax    uint64 // applyGapMax
+	appending int    // appends that the appender has and has not handed back
+	applying  int    // applies that the applier has and has not handed back
 }
 
 // outputs is where Work goes.
@@ -75,6 +80,13 @@ type input struct {
 // it a request is refused at once, with nothing done.
 const waitingMax = 100_000
 
+// applyGapMax is how many entries may be committed and not applied here before
+// new proposals are refused, as in etcd.
+const applyGapMax = 5000
+
+// overloaded reports whether this member applies too slowly for more.
+func (l *loop) overloaded() bool { return l.r.Behind() > l.gapMax }
+
 // ticksMax bounds how many ticks one turn makes up for. After a stall longer
 // than that (a suspended process) the messages that arrived meanwhile must be
 // read before time goes on, or the member campaigns against a healthy leader.
@@ -83,9 +95,9 @@ const ticksMax = 2
 func newLoop(r *replica.Replica, out outputs, tick time.Duration, log *slog.Logger) *loop {
 	l := &loop{
 		inbox: newMailbox[input](), out: out, tick: tick, log: log,
-		stop: make(chan struct{}), done: make(chan struct{}),
+		stop: make(chan struct{}), done: make(chan struct{}), slow: make(chan struct{}, 1),
 	}
-	l.r, l.later = r, new(completions)
+	l.r, l.later, l.gapMax = r, new(completions), applyGapMax
 	return l
 }
 
@@ -193,6 +205,7 @@ func (l *loop) run() {
 		l.owner.Lock()
 		if !now.IsZero() {
 			l.advance(now)
+			l.lookAtDisk()
 			l.suspect.tick(l.r)
 		}
 		later := l.turn()
@@ -254,6 +267,7 @@ func (l *loop) advance(now time.Time) {
 
 // timeOut gives up on a request: what became of a write is then not known.
 func (l *loop) timeOut(o *outcome) {
+	l.failed.Add(1)
 	if l.r.Status().Leader == 0 {
 		o.finish(nil, rpc.ErrTimeoutLeaderFailed, l.later)
 		return
@@ -266,7 +280,7 @@ func (l *loop) feed(in *input) {
 	case in.propose != nil:
 		l.waiting.Add(-1)
 		l.waits.add(&in.propose.outcome, l.ticks+l.patience)
-		if err := l.r.Propose(&in.propose.proposal); err != nil {
+		if l.overloaded() || l.r.Propose(&in.propose.proposal) != nil {
 			in.propose.finish(nil, rpc.ErrTooManyRequests, l.later)
 		}
 	case in.read != nil:
@@ -319,6 +333,7 @@ func (l *loop) work() {
 			l.retry(p)
 		}
 		for _, p := range w.Unknown {
+			l.failed.Add(1)
 			p.Value.(*waiter).finish(nil, rpc.ErrTimeoutLeaderFailed, l.later)
 		}
 	}

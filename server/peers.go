@@ -57,6 +57,9 @@ func (h peerHandler) Call(ctx context.Context, _ uint64, method byte, body []byt
 	if method == callPromote {
 		return h.s.servePromote(ctx, body)
 	}
+	if method == callFingerprint || method == callHashKV {
+		return h.s.serveComparison(ctx, method, body)
+	}
 	return h.s.lessor.serveCall(ctx, method, body)
 }
 
@@ -204,6 +207,9 @@ func (s *Server) install(snap *raftpb.Snapshot) error {
 // adopt puts a machine that came from another member in place. Watchers keep
 // their next revision and read on from the new history.
 func (s *Server) adopt(m *state.Machine) {
+	if s.store.auth.current.Load().Revision() != m.Auth().Revision() {
+		s.front.tokens.Clear() // what ended them may have been missed
+	}
 	s.store.replace(m)
 	size := m.Size()
 	index, term := m.Applied()
@@ -212,6 +218,7 @@ func (s *Server) adopt(m *state.Machine) {
 		revision: m.Revision(), compact: m.CompactRevision(),
 		live: size.Live, history: size.History,
 		events: m.History(), roster: rosterOf(m),
+		alarms: m.Alarms(), accusations: m.Accusations(),
 	})
 	later := new(completions)
 	s.store.release(later)

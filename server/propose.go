@@ -20,19 +20,38 @@ var (
 	_ rpc.WatchBackend = backend{}
 	_ rpc.Membership   = backend{}
 	_ rpc.Mover        = backend{}
+	_ rpc.Custodian    = backend{}
 )
 
 // backend is the Server as the rpc services see it; it keeps their methods out
 // of the embeddable server's own.
 type backend struct{ *Server }
 
-// Propose sends c through the log and waits until it is applied here.
+// Propose sends c through the log, as the caller of ctx, and waits until it is
+// applied here.
 func (b backend) Propose(ctx context.Context, c state.Command) (proto.Message, error) {
+	return b.front.guard.Propose(ctx, c, func(c state.Command) (proto.Message, error) {
+		return b.proposeAndWait(ctx, c)
+	})
+}
+
+func (b backend) proposeAndWait(ctx context.Context, c state.Command) (proto.Message, error) {
+	v, err := b.admit(&c)
+	if err != nil {
+		return nil, err
+	}
+	if v == full {
+		c = b.fullAlarm()
+	}
 	w, err := b.propose(c, nil)
 	if err != nil {
 		return nil, err
 	}
-	if err := w.await(ctx); err != nil {
+	err = w.await(ctx)
+	if v == full {
+		return nil, rpc.ErrNoSpace
+	}
+	if err != nil {
 		w.gone.Store(true)
 		return nil, err
 	}
@@ -41,7 +60,14 @@ func (b backend) Propose(ctx context.Context, c state.Command) (proto.Message, e
 
 // ProposeTo implements rpc.Store.
 func (b backend) ProposeTo(c state.Command, to rpc.Completion) error {
-	_, err := b.propose(c, to)
+	v, err := b.admit(&c)
+	if err != nil {
+		return err
+	}
+	if v == full {
+		c, to = b.fullAlarm(), refusal{to}
+	}
+	_, err = b.propose(c, to)
 	return err
 }
 
@@ -53,9 +79,6 @@ func (b backend) propose(c state.Command, to rpc.Completion) (*waiter, error) {
 	}
 	if len(data) > s.cfg.MaxRequestBytes {
 		return nil, rpc.ErrRequestTooLarge
-	}
-	if grows(c) && s.overQuota() {
-		return nil, rpc.ErrNoSpace
 	}
 	w := newWaiter(c, data, to)
 	w.proposal.Change = confChange(c)
@@ -73,11 +96,15 @@ func (b backend) Read(ctx context.Context) (*state.View, error) {
 	if err := b.confirm(ctx); err != nil {
 		return nil, err
 	}
+	b.meters.reads.Add(1)
 	return b.store.view(), nil
 }
 
 // View returns what is applied here.
-func (b backend) View() *state.View { return b.store.view() }
+func (b backend) View() *state.View {
+	b.meters.reads.Add(1)
+	return b.store.view()
+}
 
 // FillHeader completes a response header.
 func (b backend) FillHeader(h *pb.ResponseHeader) {
@@ -111,36 +138,4 @@ func (s *Server) confirm(ctx context.Context) error {
 		return err
 	}
 	return r.await(ctx)
-}
-
-// grows reports whether a command may add to the live data.
-func grows(c state.Command) bool {
-	switch r := c.Request.(type) {
-	case *pb.PutRequest, *pb.LeaseGrantRequest:
-		return true
-	case *pb.TxnRequest:
-		return txnPuts(r)
-	default:
-		return false
-	}
-}
-
-func txnPuts(r *pb.TxnRequest) bool {
-	for _, branch := range [][]*pb.RequestOp{r.Success, r.Failure} {
-		for _, op := range branch {
-			if op.GetRequestPut() != nil {
-				return true
-			}
-			if t := op.GetRequestTxn(); t != nil && txnPuts(t) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// overQuota is checked before a write enters the log, not when it is applied:
-// every member must apply a committed entry alike, whatever its own quota says.
-func (s *Server) overQuota() bool {
-	return s.cfg.QuotaBytes > 0 && s.liveBytes.Load() > s.cfg.QuotaBytes
 }

@@ -68,18 +68,12 @@ func (s *Server) openLog(rec *recovered, l layout, meta checkpoint.Meta) error {
 		s.log.Warn("the last batch of the log was not complete and was never acknowledged; it is set aside",
 			"file", found.Torn.File, "offset", found.Torn.Offset, "bytes", found.Torn.Bytes)
 	}
-	rec.replica = replica.Recovered{
-		Snapshot:  replica.Snapshot{Index: meta.Index, Term: meta.Term, ConfState: meta.ConfState},
-		BaseIndex: found.Base.Index, BaseTerm: found.Base.Term,
-		Entries:   found.Entries,
-		HardState: found.HardState,
-	}
+	rec.replica = recoveredLog(meta, found)
 	if rec.replica.Continues() {
 		return nil
 	}
 	if found.Base.Index > meta.Index {
-		return fmt.Errorf("%w: the log begins after index %d, the checkpoint ends at %d; restore the member from the others",
-			ErrDamagedDataDir, found.Base.Index, meta.Index)
+		return gapError(found.Base.Index, meta.Index)
 	}
 	hs := &raftpb.HardState{
 		Term: new(found.HardState.GetTerm()), Vote: new(found.HardState.GetVote()), Commit: &meta.Index,
@@ -91,6 +85,28 @@ func (s *Server) openLog(rec *recovered, l layout, meta checkpoint.Meta) error {
 	rec.replica.BaseIndex, rec.replica.BaseTerm = base.Index, base.Term
 	rec.replica.Entries, rec.replica.HardState = nil, hs
 	return nil
+}
+
+func recoveredLog(meta checkpoint.Meta, found wal.Recovery) replica.Recovered {
+	return replica.Recovered{
+		Snapshot:  replica.Snapshot{Index: meta.Index, Term: meta.Term, ConfState: meta.ConfState},
+		BaseIndex: found.Base.Index, BaseTerm: found.Base.Term,
+		Entries:   found.Entries,
+		HardState: found.HardState,
+	}
+}
+
+func gapError(base, checkpoint uint64) error {
+	return fmt.Errorf("%w: the log begins after index %d, the checkpoint ends at %d; restore the member from the others",
+		ErrDamagedDataDir, base, checkpoint)
+}
+
+// explained names the command that says what is wrong with a directory.
+func explained(l layout, err error) error {
+	if errors.Is(err, ErrDamagedDataDir) || errors.Is(err, ErrForeignDataDir) {
+		return fmt.Errorf("%w; \"latchkey doctor %s\" explains it", err, l.root)
+	}
+	return err
 }
 
 // directoryError names the kind of an error of the data directory.

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/latchkey-go/latchkey/server/internal/auth"
 	"github.com/latchkey-go/latchkey/server/internal/front"
 	"github.com/latchkey-go/latchkey/server/internal/peer"
 	"github.com/latchkey-go/latchkey/server/internal/replica"
@@ -43,6 +44,7 @@ type Server struct {
 	hub       *watch.Hub
 	front     fronts
 	inProcess lazyClient
+	safety    safety
 
 	gauges
 	life
@@ -52,6 +54,11 @@ type Server struct {
 type fronts struct {
 	clients *front.Server
 	watches *rpc.Watch
+	guard   *rpc.Guard
+	tokens  *auth.Tokens
+	http    *front.Server // plain HTTP on addresses of its own
+	metrics *front.Server // metrics and health
+	site    *lateHandler  // what is served over plain HTTP
 }
 
 // gauges are what others may know of the member without asking the loop.
@@ -62,6 +69,9 @@ type gauges struct {
 	leadership              leadership
 	installed               atomic.Int64 // received checkpoints
 	belonging
+	alarmsOn              atomic.Pointer[[]state.Alarm]
+	accusations, pardoned atomic.Uint64 // see answerAccusation
+	meters                meters
 }
 
 // life is how a member ends: stopped is cancelled, with the reason, by Stop,
@@ -73,6 +83,7 @@ type life struct {
 	stopOnce sync.Once
 	stopping chan struct{} // closed when streams are to end
 	ready    chan struct{} // closed once the member has joined and published its addresses
+	checked  chan struct{} // closed once its data is not known to differ from the others'
 	done     chan struct{} // closed when nothing of the member runs any more
 	workers  sync.WaitGroup
 	halt     chan struct{} // ends the workers; closed by the janitor
@@ -84,6 +95,11 @@ var (
 	ErrStopped = errors.New("member stopped")
 	// ErrKilled: Kill was called.
 	ErrKilled = errors.New("member killed")
+	// ErrStalled: a sync of the log took longer than Config.Checks.StallTimeout.
+	ErrStalled = errors.New("the disk does not answer")
+	// ErrDiverged: the member's data is not that of the others.
+	ErrDiverged = errors.New("this member's data differs from that of the other members: " +
+		"remove the member, delete its data-dir, and add it anew")
 )
 
 // Start starts a member and returns once it listens; Ready tells when it has
@@ -99,13 +115,19 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	s.requestTimeout = requestTimeoutBase + 2*cfg.ElectionTimeout
 	s.stopped, s.end = context.WithCancelCause(context.Background())
 	s.ready, s.done, s.halt = make(chan struct{}), make(chan struct{}), make(chan struct{})
-	s.stopping = make(chan struct{})
+	s.stopping, s.checked = make(chan struct{}), make(chan struct{})
 	s.leadership.init(leaderlessTimeouts * cfg.ElectionTimeout)
 
+	if err := s.secureIt(); err != nil {
+		return nil, err
+	}
 	var err error
 	if s.listeners, err = listen(ctx, cfg); err != nil {
 		return nil, err
 	}
+	s.guardAll(s.listeners.client, cfg.ListenClientURLs)
+	s.guardAll(s.listeners.http, cfg.Web.ListenClientHTTPURLs)
+	s.guardAll(s.listeners.metrics, cfg.Web.ListenMetricsURLs)
 	rec, err := s.open(ctx)
 	if err != nil {
 		s.listeners.close()
@@ -140,7 +162,7 @@ func (s *Server) open(ctx context.Context) (rec recovered, err error) {
 		}
 	}
 	if rec, err = s.recoverMember(dir); err != nil {
-		return rec, err
+		return rec, explained(dir, err)
 	}
 	s.snapshots = &snapshots{dir: dir.received()}
 	if err := errors.Join(s.settle(&rec), s.snapshots.clean()); err != nil {
@@ -152,9 +174,16 @@ func (s *Server) open(ctx context.Context) (rec recovered, err error) {
 // assemble connects the parts; nothing runs yet.
 func (s *Server) assemble(rec recovered) error {
 	s.identity = rec.identity
+	s.meters.init(s)
 	s.store = newStore(rec.machine)
+	if err := s.assembleAuth(); err != nil {
+		return err
+	}
 	s.lessor = newLessor(s, s.log)
-	s.hub = watch.NewHub(watch.Config{Archive: archive{rec.checkpoint, s.store}},
+	s.hub = watch.NewHub(watch.Config{
+		Archive:     archive{rec.checkpoint, s.store},
+		WatchersMax: s.cfg.Limits.Watches, StreamWatchersMax: s.cfg.Limits.WatchesPerStream,
+	},
 		rec.machine.History(), rec.machine.CompactRevision())
 	keep, err := parseRetention(s.cfg.AutoCompactionMode, s.cfg.AutoCompactionRetention)
 	if err != nil {
@@ -162,13 +191,13 @@ func (s *Server) assemble(rec recovered) error {
 	}
 	s.keeper = &keeper{
 		s: s, log: s.log, request: make(chan chan error),
-		compact: compactor{keep: keep, historyBytes: s.cfg.HistoryBytes},
+		compact: compactor{keep: keep, historyBytes: historyBound(s.cfg)},
 		store:   rec.checkpoint,
 	}
 	s.acquaint = newAcquaintance(s)
 	s.peers = peer.New(peer.Config{
 		ID: rec.identity.MemberID, ClusterID: rec.identity.ClusterID,
-		Handler: peerHandler{s}, OpenSnapshot: s.openSnapshot, Logger: s.log,
+		Handler: peerHandler{s}, OpenSnapshot: s.openSnapshot, Logger: s.log, Secure: s.peerSecure(),
 		Standing: peer.Standing{Describe: s.describeMembers, Expelled: s.expelled, Stranger: s.acquaint.stranger},
 	})
 	r, err := s.newReplica(rec)
@@ -178,21 +207,25 @@ func (s *Server) assemble(rec recovered) error {
 	s.appender = &appender{
 		inbox: newMailbox[*replica.Append](), log: rec.log, install: s.install,
 		synced: func(work []*replica.Append) { s.loop.appended(work) }, fail: s.fail, stop: s.halt, done: make(chan struct{}),
+		disk: diskWatch{epoch: time.Now(), took: s.meters.walSync.Observe},
 	}
 	s.applier = &applier{
-		inbox: newMailbox[applyWork](), store: s.store, published: s.published,
-		applied: func(a *replica.Apply) { s.loop.inbox.leave(input{applied: a}) },
-		fail:    s.fail, stop: s.halt, done: make(chan struct{}),
+		inbox: newMailbox[applyWork](), store: s.store, published: s.published, tokens: s.front.tokens.Follow,
+		applied: func(a *replica.Apply) { s.loop.inbox.leave(input{applied: a}) }, took: s.meters.applyTook,
+		fail: s.fail, stop: s.halt, done: make(chan struct{}),
 	}
 	s.loop = newLoop(r, outputs{
 		appender: s.appender, applier: s.applier, store: s.store,
 		send: s.peers.Send, changed: s.leaderChanged,
 	}, s.cfg.HeartbeatInterval/ticksPerHeartbeat, s.log)
+	s.loop.slowAfter = s.cfg.Checks.slowDisk
 	s.loop.patience = uint64(s.requestTimeout / s.loop.tick)
 	s.loop.suspect = suspicion{alive: s.alive}
 	s.publishInitial(rec.machine)
-	s.registerServices()
-	return nil
+	if err := s.registerServices(); err != nil {
+		return err
+	}
+	return s.openSite()
 }
 
 // ticksPerHeartbeat makes raft's clock finer than a heartbeat: followers draw
@@ -243,19 +276,31 @@ func (s *Server) run() {
 	go s.applier.run()
 	s.workers.Go(func() { s.keeper.run(s.halt) })
 	s.workers.Go(func() { s.lessor.run(s.halt) })
+	s.workers.Go(func() { s.compareMembers(s.halt) })
+	s.workers.Go(func() { s.watchDisk(s.halt) })
 	s.workers.Go(func() { s.join() })
 	s.workers.Go(func() { s.acquaint.run(s.halt) })
 	for _, l := range s.listeners.peer {
 		s.workers.Go(func() { s.servePeers(l) })
 	}
 	for _, l := range s.listeners.client {
-		s.workers.Go(func() { s.serveClients(l) })
+		s.workers.Go(func() { s.serve(s.front.clients, l) })
+	}
+	for _, l := range s.listeners.http {
+		s.workers.Go(func() { s.serve(s.front.http, l) })
+	}
+	for _, l := range s.listeners.metrics {
+		s.workers.Go(func() { s.serve(s.front.metrics, l) })
 	}
 	go s.janitor()
 }
 
-func (s *Server) serveClients(l net.Listener) {
-	if err := s.front.clients.Serve(l); !errors.Is(err, front.ErrStopped) {
+func (s *Server) serve(f *front.Server, l net.Listener) {
+	if !s.awaitInitialCheck() {
+		_ = l.Close()
+		return
+	}
+	if err := f.Serve(l); !errors.Is(err, front.ErrStopped) {
 		s.fail(fmt.Errorf("serve %s: %w", l.Addr(), err))
 	}
 }
@@ -275,7 +320,10 @@ func (s *Server) published(b batchInfo) {
 	s.compacted.Store(b.compact)
 	s.liveBytes.Store(b.live)
 	s.historyBytes.Store(b.history)
+	s.store.auth.tell() // before any event that came after a change
+	s.meters.leases(b.leases)
 	s.hub.Publish(b.events, b.compact)
+	s.followAlarms(b)
 	s.lessor.follow(b)
 }
 
@@ -297,12 +345,18 @@ func (s *Server) join() {
 		_, err := backend{s}.Propose(s.stopped, state.Command{Kind: state.KindMember, Request: &me})
 		switch {
 		case err == nil:
+			if err := s.checkInitially(); err != nil {
+				s.fail(err)
+				return
+			}
 			close(s.ready)
+			s.answerAccusation()
 			return
 		case s.stopped.Err() != nil, errors.Is(err, state.ErrMemberNotFound): // it was removed, and ends soon
 			return
 		default:
 			s.log.Warn("not joined yet", "err", err)
+			s.pause(joinRetry)
 		}
 	}
 }

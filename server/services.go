@@ -1,12 +1,11 @@
 package server
 
 import (
-	"time"
-
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/latchkey-go/latchkey/server/internal/auth"
 	"github.com/latchkey-go/latchkey/server/internal/front"
 	"github.com/latchkey-go/latchkey/server/internal/replica"
 	"github.com/latchkey-go/latchkey/server/internal/rpc"
@@ -24,36 +23,46 @@ const (
 	// messageOverhead is what a message may have beyond the request it
 	// carries, as in etcd.
 	messageOverhead = 512 << 10
-	// keepaliveMin is the least time between a client's pings.
-	keepaliveMin = time.Second
 )
 
-// registerServices makes the gRPC server of the clients.
-func (s *Server) registerServices() {
+// registerServices makes the gRPC server of the clients. It fails if a method
+// is registered that the table of rights does not know.
+func (s *Server) registerServices() error {
 	b := backend{s}
 	limits := rpc.Limits{RequestBytes: s.cfg.MaxRequestBytes, TxnOps: s.cfg.MaxTxnOps}
-	clients := front.New(front.Config{
+	cfg := front.Config{
 		Codec:           rpc.Codec(),
 		MaxRequestBytes: s.cfg.MaxRequestBytes + messageOverhead,
-		MinPingInterval: keepaliveMin,
-		Intercept:       rpc.RequireLeader(b),
-		InterceptStream: rpc.LearnerStreams(b),
+		MinPingInterval: s.cfg.Limits.KeepAliveMinTime,
+		MaxStreams:      s.cfg.Limits.StreamsPerConnection,
+		GreetTimeout:    s.cfg.Limits.HandshakeTimeout,
+		Intercept:       rpc.Chain(rpc.RequireLeader(b), s.front.guard.Unary),
+		InterceptStream: rpc.LearnerStreams(b, s.front.guard.Stream),
 		Turn:            func() { s.loop.helpIfDue() },
+		Observe:         s.meters.calls,
 		Logger:          s.log,
-	})
-	kv, lease := rpc.NewKV(b, limits), rpc.NewLease(b, b, b)
+	}
+	s.front.site = &lateHandler{}
+	if len(s.listeners.http) == 0 {
+		cfg.Web = s.front.site
+	}
+	clients := front.New(cfg)
+	kv, lease := rpc.NewKV(b, limits).Guarded(s.front.guard), rpc.NewLease(b, b, b).Guarded(s.front.guard)
 	pb.RegisterKVServer(clients, kv)
 	pb.RegisterLeaseServer(clients, lease)
-	rpc.Direct(clients, b, kv, lease)
+	rpc.Direct(clients, b, kv, lease, s.front.guard)
 	pb.RegisterClusterServer(clients, rpc.NewCluster(b, b, b))
-	pb.RegisterMaintenanceServer(clients, rpc.NewMaintenance(b, b, b))
+	pb.RegisterMaintenanceServer(clients, rpc.NewMaintenance(b, b, b, b))
+	pb.RegisterAuthServer(clients, rpc.NewAuth(b, s.front.guard, auth.NewHasher(s.cfg.Auth.BcryptCost)))
 	healthpb.RegisterHealthServer(clients, health.NewServer())
 
 	watches := rpc.NewWatch(b, rpc.WatchConfig{
 		RequestBytes: s.cfg.MaxRequestBytes, ProgressInterval: s.cfg.WatchProgressInterval, Logger: s.log,
+		Guard: s.front.guard,
 	})
 	pb.RegisterWatchServer(clients, watches)
-	s.front = fronts{clients: clients, watches: watches}
+	s.front.clients, s.front.watches = clients, watches
+	return auth.CheckMethods(clients.Methods())
 }
 
 // Hub implements rpc.WatchBackend.
@@ -81,6 +90,12 @@ func (b backend) Status() rpc.Status {
 		FileBytes: total, LiveBytes: s.liveBytes.Load(), QuotaBytes: s.cfg.QuotaBytes,
 		EtcdVersion: etcdVersion, DataVersion: storageVersion, Learner: s.learner.Load(),
 	}
+	s.store.with(func(m *state.Machine) {
+		st.Alarms, st.Downgrade = m.Alarms(), m.Downgrade()
+		for _, member := range m.Members() {
+			st.Learner = st.Learner || member.ID == s.identity.MemberID && member.Learner
+		}
+	})
 	commit := make(chan uint64, 1)
 	s.loop.do(func(r *replica.Replica) { commit <- r.Status().Commit })
 	select {

@@ -13,8 +13,8 @@ type TLS struct {
 	ClientCertFile, ClientKeyFile string
 	// TrustedCAFile holds the authorities whose certificates are accepted.
 	TrustedCAFile string
-	// ClientCertAuth demands a certificate of the other side, and checks it.
-	// Setting TrustedCAFile for members, or CRLFile, does so too.
+	// ClientCertAuth demands a certificate of who connects, and checks it.
+	// Setting TrustedCAFile, CRLFile, AllowedCN or AllowedHostnames does so too.
 	ClientCertAuth bool
 	// CRLFile lists revoked certificates, as PEM or DER.
 	CRLFile string
@@ -113,6 +113,9 @@ type Checks struct {
 	// serves.
 	InitialCorrupt bool
 	// StallTimeout is how long one sync of the log may take before the member
-	// ends. Default 30s.
+	// ends. Default 30s, at least two election timeouts.
 	StallTimeout time.Duration
+
+	every    time.Duration // between the members' own checks; checkInterval but in tests
+	slowDisk time.Duration // slowDiskMin but in tests
 }

@@ -15,7 +15,9 @@ const drainTimeout = time.Second
 // and the member's addresses are published.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
-// Done is closed when nothing of the member runs any more.
+// Done is closed when nothing of the member runs any more; if its end is
+// ErrStalled, at once, since what waits for a disk that does not answer can not
+// be ended.
 func (s *Server) Done() <-chan struct{} { return s.done }
 
 // Err returns nil while the member runs, then the reason of its end:
@@ -40,7 +42,7 @@ func (s *Server) Stop(ctx context.Context) error {
 		defer cancel()
 		s.handOver(ctx)
 		close(s.stopping)
-		s.front.clients.Leave(ctx)
+		s.front.leave(ctx)
 		s.graceful.Store(true)
 		s.end(ErrStopped)
 	})
@@ -115,8 +117,13 @@ func successor(peers []replica.Peer) uint64 {
 // in: nobody can ask any more before those who answer are gone.
 func (s *Server) janitor() {
 	<-s.stopped.Done()
+	if stalled := errors.Is(context.Cause(s.stopped), ErrStalled); stalled {
+		close(s.done) // those who wait for the disk may do so for ever
+	} else {
+		defer close(s.done)
+	}
 	s.inProcess.close()
-	s.front.clients.Stop()
+	s.front.stop()
 	s.peers.Close()
 	s.front.watches.Wait()
 	s.leadership.close()
@@ -135,5 +142,4 @@ func (s *Server) janitor() {
 		s.log.Error("close data directory", "err", err)
 	}
 	s.log.Info("stopped", "cause", context.Cause(s.stopped))
-	close(s.done)
 }

@@ -15,6 +15,7 @@ import (
 type store struct {
 	applied atomic.Uint64 // index; stored under mu, after the machine has it
 	view_   atomic.Pointer[state.View]
+	auth    authority // set under mu, as applied is
 
 	mu      sync.Mutex // protects machine; held for one batch, one view, one slice of a sweep
 	machine *state.Machine
@@ -33,6 +34,7 @@ func newStore(m *state.Machine) *store {
 	s := &store{machine: m}
 	index, _ := m.Applied()
 	s.applied.Store(index)
+	s.auth.set(m.Auth())
 	return s
 }
 
@@ -60,6 +62,7 @@ func (s *store) with(f func(m *state.Machine)) {
 // nobody may come, and it would hold on to all that was written since.
 func (s *store) advanced(index uint64) {
 	s.view_.Store(nil)
+	s.auth.set(s.machine.Auth())
 	s.applied.Store(index)
 }
 

@@ -125,6 +125,17 @@ func (d *deadlines) add(who *outcome, tick uint64) {
 	d.waits = append(d.waits, deadline{who, tick})
 }
 
+// len returns how many are not finished.
+func (d *deadlines) len() int {
+	n := 0
+	for _, w := range d.waits[d.head:] {
+		if !w.who.finished.Load() {
+			n++
+		}
+	}
+	return n
+}
+
 // sweep drops the finished from the front and calls expire for those whose
 // time is over.
 func (d *deadlines) sweep(tick uint64, expire func(*outcome)) {

@@ -54,6 +54,9 @@ func Run(t *testing.T, endpoints []string) {
 		{"Typed/Values", testTyped},
 		{"Typed/Watch", testTypedWatch},
 		{"Cluster/Status", testCluster},
+		{"Maintenance/Hash", testHash},
+		{"Maintenance/Snapshot", testSnapshot},
+		{"Maintenance/Alarms", testAlarms},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.run(t, newHarness(t, endpoints))

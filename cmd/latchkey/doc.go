@@ -3,7 +3,9 @@
 //	latchkey server                     run a member, alone or in a cluster
 //	latchkey put KEY VALUE              and get, del, watch, txn, lease: the store
 //	latchkey lock NAME -- COMMAND       run a command while holding a lock
-//	latchkey status, latchkey member    look at the cluster
+//	latchkey status, health, member     look at the cluster
+//	latchkey snapshot, latchkey backup  save and restore all data
+//	latchkey doctor DATA-DIR            what is wrong with a data folder
 //
 // `latchkey help` has the rest. The server takes etcd's flags and environment
 // variables. The client commands work on a cluster of etcd as well.

@@ -73,9 +73,9 @@ func newLockCommand(a *app) *cobra.Command {
 // runLocked holds the lock around the command. It returns an exitCode for all
 // but success.
 func (a *app) runLocked(ctx context.Context, name string, argv []string, o lockOptions) (err error) {
-	c, err := client.New(client.Config{Endpoints: a.endpoints, RequestTimeout: a.timeout, SessionTTL: o.ttl})
+	c, err := a.connectAs(client.Config{SessionTTL: o.ttl})
 	if err != nil {
-		return usageErrorf("connect: %w", err)
+		return err
 	}
 	defer func() {
 		if cerr := c.Close(); cerr != nil {

@@ -34,7 +34,7 @@ func (a *app) run(parent context.Context, args []string) int {
 }
 
 // impliedServer makes `latchkey --name=a` mean `latchkey server --name=a`, as
-// for etcd. Help and version are those of the whole program.
+// for etcd. Help is that of the whole program.
 func impliedServer(args []string) []string {
 	if len(args) == 0 || !strings.HasPrefix(args[0], "-") {
 		return args
@@ -42,8 +42,6 @@ func impliedServer(args []string) []string {
 	switch strings.TrimLeft(args[0], "-") {
 	case "h", "help":
 		return append([]string{"help"}, args[1:]...)
-	case "version":
-		return append([]string{"version"}, args[1:]...)
 	}
 	return append([]string{"server"}, args...)
 }

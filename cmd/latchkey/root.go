@@ -24,6 +24,7 @@ type app struct {
 	endpoints []string
 	output    string
 	timeout   time.Duration
+	security  security
 }
 
 const (
@@ -63,7 +64,10 @@ func newRoot(a *app) *cobra.Command {
 	root.AddCommand(
 		newServerCommand(a), newVersionCommand(a),
 		newGetCommand(a), newPutCommand(a), newDelCommand(a), newTxnCommand(a), newWatchCommand(a),
-		newLeaseCommand(a), newLockCommand(a), newStatusCommand(a), newMemberCommand(a), newMoveLeaderCommand(a),
+		newLeaseCommand(a), newLockCommand(a), newStatusCommand(a), newHealthCommand(a),
+		newMemberCommand(a), newMoveLeaderCommand(a),
+		newProxyCommand("gateway"), newProxyCommand("grpc-proxy"),
+		newSnapshotCommand(a), newBackupCommand(a), newDoctorCommand(a),
 	)
 	return root
 }
@@ -74,6 +78,7 @@ func (a *app) addGlobals(c *cobra.Command) *cobra.Command {
 	f.StringSliceVar(&a.endpoints, "endpoints", a.defaultEndpoints(), "members, HOST:PORT,... (or LATCHKEY_ENDPOINTS, ETCDCTL_ENDPOINTS)")
 	f.StringVarP(&a.output, "output", "w", "simple", "how to print results: simple, table or json")
 	f.DurationVar(&a.timeout, "timeout", defaultTimeout, "how long to wait for an answer")
+	a.security.addTo(f, a)
 	f.SortFlags = false
 	return c
 }
@@ -112,8 +117,16 @@ func (a *app) checkGlobals() error {
 }
 
 // connect makes a client for the flags. The caller closes it.
-func (a *app) connect() (*client.Client, error) {
-	c, err := client.New(client.Config{Endpoints: a.endpoints, RequestTimeout: a.timeout})
+func (a *app) connect() (*client.Client, error) { return a.connectAs(client.Config{}) }
+
+// connectAs is connect with a configuration that has more than the flags say.
+func (a *app) connectAs(conf client.Config) (*client.Client, error) {
+	var err error
+	if conf.TLS, err = a.security.config(a.endpoints); err != nil {
+		return nil, err
+	}
+	conf.Endpoints, conf.RequestTimeout = a.endpoints, a.timeout
+	c, err := client.New(conf)
 	if err != nil {
 		return nil, usageErrorf("--endpoints %s: %w", strings.Join(a.endpoints, ","), err)
 	}

@@ -45,6 +45,7 @@ func TestWrongUse(t *testing.T) {
 		{"lock a b -- true", "latchkey lock takes a name, and a command behind --: latchkey lock NAME -- COMMAND [ARGS]"},
 		{"server --nmae=a", "unknown flag --nmae, did you mean --name?"},
 		{"--nmae=a", "unknown flag --nmae, did you mean --name?"},
+		{"gateway start --endpoints=a:1", "latchkey has no gateway: clients connect to the members themselves, or through any TCP load balancer"},
 		{"-endpoints=a:1 get k", "--endpoints belongs behind a client command, as in: latchkey get --endpoints=... KEY"},
 	}
 	for _, tt := range tests {
@@ -69,9 +70,9 @@ func TestHelpAndVersion(t *testing.T) {
 		{"server -h", "--initial-cluster-token=TEXT"},
 		{"help server", "--initial-cluster-token=TEXT"},
 		{"version", "latchkey " + version},
-		{"--version", "latchkey " + version},
-		{"-version", "latchkey " + version},
-		{"server --version", "latchkey " + version},
+		{"--version", "etcd Version: " + etcdVersion + "\n"},
+		{"-version", "Latchkey Version: " + version + "\n"},
+		{"server --version", "etcd Version: " + etcdVersion + "\n"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {

@@ -2,9 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,6 +41,20 @@ func newServerCommand(a *app) *cobra.Command {
 	return c
 }
 
+// newProxyCommand is for etcd's two proxies, which are not part of this.
+func newProxyCommand(name string) *cobra.Command {
+	return &cobra.Command{
+		Use:                name,
+		Short:              "one of etcd's proxies, which latchkey does not have",
+		Example:            "  latchkey server",
+		Hidden:             true,
+		DisableFlagParsing: true,
+		RunE: func(*cobra.Command, []string) error {
+			return usageErrorf("latchkey has no %s: clients connect to the members themselves, or through any TCP load balancer", name)
+		},
+	}
+}
+
 // runServer runs a member until a signal or a fatal error ends it.
 func (a *app) runServer(ctx context.Context, args []string) error {
 	o, err := parseServer(args, a.environ)
@@ -46,13 +64,21 @@ func (a *app) runServer(ctx context.Context, args []string) error {
 	case o.help:
 		return writeServerHelp(a.out)
 	case o.version:
-		return printVersion(a.out)
+		return printVersions(a.out)
 	}
-	log := a.newLogger(o)
+	log, closeLog, err := a.newLogger(o)
+	if err != nil {
+		return err
+	}
+	o.config.Logger = log
+	return errors.Join(a.runMember(ctx, log, o), closeLog())
+}
+
+// runMember runs a member whose log is there.
+func (a *app) runMember(ctx context.Context, log *slog.Logger, o serverOptions) error {
 	for _, w := range o.warnings {
 		log.Warn(w)
 	}
-	o.config.Logger = log
 	if a.getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
@@ -60,9 +86,13 @@ func (a *app) runServer(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
+	log.LogAttrs(ctx, slog.LevelInfo, "member started", summary(o.config, s.ID())...)
 	select {
 	case <-s.Ready():
 		announce(ctx, log, "ready to serve client requests", slog.String("version", version))
+		if err := a.notify(notifyReady); err != nil {
+			log.Warn("systemd does not know that the member is ready", "err", err)
+		}
 	case <-s.Done():
 		return s.Err()
 	case <-ctx.Done():
@@ -73,6 +103,7 @@ func (a *app) runServer(ctx context.Context, args []string) error {
 	case <-ctx.Done():
 	}
 	log.Info("stopping", "cause", context.Cause(ctx))
+	_ = a.notify(notifyStopping) // it asked for that itself, mostly
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	if err := s.Stop(stopping); err != nil {
@@ -81,19 +112,37 @@ func (a *app) runServer(ctx context.Context, args []string) error {
 	return nil
 }
 
-func (a *app) newLogger(o serverOptions) *slog.Logger {
-	options := &slog.HandlerOptions{Level: o.logLevel}
-	if o.logFormat == "json" {
-		return slog.New(slog.NewJSONHandler(a.errOut, options))
+// summary is what one wants to see of a member when it starts.
+func summary(c server.Config, id uint64) []slog.Attr {
+	or := func(given, otherwise string) string {
+		if given != "" {
+			return given
+		}
+		return otherwise
 	}
-	return slog.New(slog.NewTextHandler(a.errOut, options))
+	urls := func(given []string, otherwise string) string { return or(strings.Join(given, ","), otherwise) }
+	name := or(c.Name, "default")
+	return []slog.Attr{
+		slog.String("version", version),
+		slog.String("name", name),
+		slog.String("id", strconv.FormatUint(id, 16)),
+		slog.String("data-dir", or(c.DataDir, name+".latchkey")),
+		slog.String("clients", urls(c.ListenClientURLs, "http://127.0.0.1:2379")),
+		slog.String("peers", urls(c.ListenPeerURLs, "http://127.0.0.1:2380")),
+		slog.String("cluster", or(c.InitialCluster, "this member alone")),
+		slog.String("client-tls", tlsWord(c.ListenClientURLs, c.ClientTLS)),
+		slog.String("peer-tls", tlsWord(c.ListenPeerURLs, c.PeerTLS)),
+	}
 }
 
-// announce logs at any level that is set: whoever starts a member waits for
-// this line. A handler's Handle does not look at the level, Enabled does.
-func announce(ctx context.Context, log *slog.Logger, message string, attrs ...slog.Attr) {
-	record := slog.NewRecord(time.Now(), slog.LevelInfo, message, 0)
-	record.AddAttrs(attrs...)
-	// A log that can not be written is no reason to stop serving.
-	_ = log.Handler().Handle(ctx, record)
+// tlsWord says how the connections to the URLs are secured.
+func tlsWord(urls []string, t server.TLS) string {
+	switch {
+	case !slices.ContainsFunc(urls, isSecure):
+		return "off"
+	case asksForCertificates(t):
+		return "with client certificates"
+	default:
+		return "on"
+	}
 }

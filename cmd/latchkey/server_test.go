@@ -4,12 +4,15 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -57,11 +60,35 @@ func TestServerCommand(t *testing.T) {
 		sh := &shell{t, address}
 		require.Equal(t, want, sh.must("", "get", "k"))
 		sh.must("", "put", "k", "v")
+		require.Contains(t, sh.must("", "status"), ", "+etcdVersion+", ")
+		require.Contains(t, sh.must("", "health"), address+", true, ")
 		require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGTERM))
 		for lines.Scan() { // to its end
 		}
 		require.Equal(t, exitOK, <-code)
 	}
+}
+
+// The log goes where it is told to, and begins with the warnings and one line
+// that says what has started.
+func TestServerLog(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "log")
+	_, lines, code := startServer(t, "--data-dir="+filepath.Join(dir, "data"), "--name=a", "--max-wals=5", "--log-outputs=stderr,"+file)
+	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGTERM))
+	for lines.Scan() {
+	}
+	require.Equal(t, exitOK, <-code)
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	written := strings.Split(string(text), "\n")
+	require.Contains(t, written[0], "level=WARN")
+	require.Contains(t, written[0], "--max-wals has no effect")
+	started := written[slices.IndexFunc(written, func(line string) bool { return strings.Contains(line, "member started") })]
+	for _, word := range []string{"name=a", "data-dir=" + dir, "clients=http://127.0.0.1", "peers=http://127.0.0.1", "client-tls=off", "peer-tls=off"} {
+		require.Contains(t, started, word)
+	}
+	require.Contains(t, string(text), "ready to serve client requests")
 }
 
 func TestServerThatCanNotStart(t *testing.T) {
@@ -79,6 +106,7 @@ func TestServerThatCanNotStart(t *testing.T) {
 	}{
 		{"a used port", taken.Addr().String(), []string{"--listen-client-urls=http://" + taken.Addr().String(), "--data-dir=" + t.TempDir()}},
 		{"a file for a folder", file, []string{"--data-dir=" + file}},
+		{"a log that can not be opened", "log-outputs: open " + file + "/x", []string{"--log-outputs=" + file + "/x"}},
 		{"a folder in use", busy, []string{"--data-dir=" + busy}},
 		{"not in the cluster", "initial-cluster", []string{"--data-dir=" + filepath.Join(t.TempDir(), "d"), "--initial-cluster=other=http://127.0.0.1:1"}},
 	}
@@ -98,4 +126,40 @@ func TestServerThatCanNotStart(t *testing.T) {
 	for lines.Scan() {
 	}
 	require.Equal(t, exitOK, <-code)
+}
+
+func TestHealthOfNobody(t *testing.T) {
+	address := freeAddress(t)
+	code, out, errOut := runApp(t, nil, "health", "--timeout=300ms", "--endpoints="+address)
+	require.Equal(t, exitError, code)
+	require.Contains(t, out, address+", false, ")
+	require.Equal(t, "latchkey: 1 of 1 endpoints are not healthy\n", errOut)
+}
+
+// A service manager that waits for the member is told when it serves, and when
+// it ends.
+func TestServerNotifiesSystemd(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	require.NoError(t, err)
+	defer func() { _ = l.Close() }()
+	require.NoError(t, l.SetReadDeadline(time.Now().Add(time.Minute)))
+	a := &app{in: strings.NewReader(""), out: io.Discard, errOut: io.Discard, environ: []string{"NOTIFY_SOCKET=" + socket}}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	exited := make(chan int, 1)
+	go func() {
+		exited <- a.run(ctx, []string{"server", "--data-dir=" + t.TempDir(),
+			"--listen-client-urls=http://" + freeAddress(t), "--listen-peer-urls=http://" + freeAddress(t)})
+	}()
+	for _, want := range []string{"READY=1", "STOPPING=1"} {
+		var got [64]byte
+		n, err := l.Read(got[:])
+		require.NoError(t, err)
+		require.Equal(t, want, string(got[:n]))
+		cancel()
+	}
+	require.Equal(t, exitOK, <-exited)
+	require.NoError(t, (&app{}).notify(notifyReady))
+	require.Error(t, (&app{environ: []string{"NOTIFY_SOCKET=/no/such"}}).notify(notifyReady))
 }

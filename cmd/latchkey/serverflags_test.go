@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +16,7 @@ import (
 // TestParseServer gives flags and variables, and compares the whole result.
 func TestParseServer(t *testing.T) {
 	options := func(change func(*serverOptions)) serverOptions {
-		o := serverOptions{logFormat: "text"}
+		o := serverOptions{logFormat: "text", logOutput: []string{"stderr"}}
 		change(&o)
 		return o
 	}
@@ -53,9 +54,9 @@ func TestParseServer(t *testing.T) {
 				WatchProgressInterval: 90 * time.Second,
 			}
 		})},
-		{"the last one wins, lists as a whole", []string{"--name=a", "--listen-peer-urls=http://a:1,http://b:1", "--name=b", "--listen-peer-urls=http://c:1"}, nil,
+		{"the last one wins, lists as a whole", []string{"--name=a", "--listen-peer-urls=http://a:1,http://b:1", "--name=b", "--listen-peer-urls=http://127.0.0.1:3"}, nil,
 			options(func(o *serverOptions) {
-				o.config.Name, o.config.ListenPeerURLs = "b", []string{"http://c:1"}
+				o.config.Name, o.config.ListenPeerURLs = "b", []string{"http://127.0.0.1:3"}
 			})},
 		{"flag over LATCHKEY over ETCD", []string{"--name=flag"},
 			[]string{"LATCHKEY_NAME=mine", "ETCD_NAME=theirs", "ETCD_DATA_DIR=/e", "LATCHKEY_DATA_DIR=/l", "ETCD_MAX_TXN_OPS=5"},
@@ -80,14 +81,20 @@ func TestParseServer(t *testing.T) {
 			})},
 		{"a switch that is off", []string{"--help=false"}, nil,
 			options(func(o *serverOptions) {})},
-		{"a variable with a slip", nil, []string{"ETCD_DATADIR=/d", "ETCD_PORT_2379_TCP=x", "LATCHKEY_ENDPOINTS=x"},
+		{"a variable with a slip", nil, []string{"ETCD_DATADIR=/d", "ETCD_PORT_2379_TCP=x", "ETCD_UNSUPPORTED_ARCH=x", "LATCHKEY_ENDPOINTS=x", "LATCHKEY_CERT=x", "LATCHKEY_CACERT=x", "LATCHKEY_PASSWORD=x", "LATCHKEY_PORT=x"},
 			options(func(o *serverOptions) {
-				o.warnings = []string{"ETCD_DATADIR is no setting and has no effect, did you mean ETCD_DATA_DIR?"}
+				o.warnings = []string{
+					"ETCD_DATADIR is no setting and has no effect, did you mean ETCD_DATA_DIR?",
+					"ETCD_PORT_2379_TCP is no setting and has no effect",
+				}
 			})},
 		{"every address, and none told", []string{"--listen-client-urls=http://0.0.0.0:2379"}, nil,
 			options(func(o *serverOptions) {
 				o.config.ListenClientURLs = []string{"http://0.0.0.0:2379"}
-				o.warnings = []string{"listen-client-urls http://0.0.0.0:2379 is not an address that others can connect to: set --advertise-client-urls"}
+				o.warnings = []string{
+					"listen-client-urls http://0.0.0.0:2379 is not an address that others can connect to: set --advertise-client-urls",
+					"listen-client-urls http://0.0.0.0:2379 has no TLS: whoever is on that network can read, and without users also change, all data",
+				}
 			})},
 	}
 	for _, tt := range tests {
@@ -150,15 +157,19 @@ func TestParseServerRefusesWhatTheServerRefuses(t *testing.T) {
 	}
 }
 
+// The few that one needs come first, every line fits, and every flag is there.
 func TestServerHelpNamesEveryFlag(t *testing.T) {
 	var help bytes.Buffer
 	require.NoError(t, writeServerHelp(&help))
-	for _, f := range serverFlags {
-		require.Contains(t, help.String(), "  --"+f.name)
+	words := strings.FieldsFunc(help.String(), func(r rune) bool { return r != '-' && (r < 'a' || r > 'z') && (r < '0' || r > '9') })
+	for _, f := range allFlags() {
+		require.Contains(t, words, "--"+f.name)
+		require.NotEmpty(t, f.usage, f.name)
 	}
 	for line := range strings.SplitSeq(help.String(), "\n") {
-		require.LessOrEqual(t, len(line), 120)
+		require.LessOrEqual(t, len(line), helpWidth, line)
 	}
+	golden(t, filepath.Join("testdata", "server-help.txt"), help.Bytes())
 }
 
 func TestNearest(t *testing.T) {

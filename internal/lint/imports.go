@@ -37,20 +37,25 @@ var impure = []string{
 }
 
 const (
-	etcdAPI  = "go.etcd.io/etcd/api/v3"
-	raft     = "go.etcd.io/raft/v3"
-	protobuf = "google.golang.org/protobuf"
-	grpc     = "google.golang.org/grpc"
-	genproto = "google.golang.org/genproto/googleapis/rpc"
-	bbolt    = "go.etcd.io/bbolt"
-	btree    = "github.com/tidwall/btree"
-	uuid     = "github.com/google/uuid"
-	cobra    = "github.com/spf13/cobra"
-	pflag    = "github.com/spf13/pflag"
-	sys      = "golang.org/x/sys"
-	xnet     = "golang.org/x/net/http2/hpack"
-	checker  = "github.com/anishathalye/porcupine"
-	testify  = "github.com/stretchr/testify"
+	etcdAPI    = "go.etcd.io/etcd/api/v3"
+	raft       = "go.etcd.io/raft/v3"
+	protobuf   = "google.golang.org/protobuf"
+	grpc       = "google.golang.org/grpc"
+	genproto   = "google.golang.org/genproto/googleapis/rpc"
+	bbolt      = "go.etcd.io/bbolt"
+	btree      = "github.com/tidwall/btree"
+	uuid       = "github.com/google/uuid"
+	cobra      = "github.com/spf13/cobra"
+	pflag      = "github.com/spf13/pflag"
+	sys        = "golang.org/x/sys"
+	xnet       = "golang.org/x/net/http2/hpack"
+	gateway    = "github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	prometheus = "github.com/prometheus/client_golang/prometheus"
+	checker    = "github.com/anishathalye/porcupine"
+	testify    = "github.com/stretchr/testify"
+	yaml       = "go.yaml.in/yaml/v3"
+	bcrypt     = "golang.org/x/crypto/bcrypt"
+	jwt        = "github.com/golang-jwt/jwt/v5"
 )
 
 // Rules is the table of the project's packages, by path relative to the
@@ -66,19 +71,24 @@ var Rules = map[string]Rule{
 	"server/internal/checkpoint": {Own: []string{"server/internal/state"}, External: []string{bbolt, etcdAPI, raft, protobuf, sys}},
 
 	// The rest of the server.
-	"server/internal/peer":  {External: []string{raft, protobuf, sys}},
-	"server/internal/lease": {},
-	"server/internal/watch": {Own: []string{"server/internal/state"}, External: []string{etcdAPI, protobuf}},
-	"server/internal/front": {External: []string{protobuf, grpc, xnet}},
+	"server/internal/peer":   {External: []string{raft, protobuf, sys}},
+	"server/internal/lease":  {},
+	"server/internal/watch":  {Own: []string{"server/internal/state"}, External: []string{etcdAPI, protobuf}},
+	"server/internal/secure": {},
+	"server/internal/gate":   {},
+	"server/internal/front":  {External: []string{protobuf, grpc, xnet}},
+	"server/internal/auth":   {Own: []string{"server/internal/state"}, External: []string{etcdAPI, protobuf, grpc, bcrypt, jwt}},
 	"server/internal/rpc": {
-		Own:      []string{"server/internal/front", "server/internal/state", "server/internal/watch"},
+		Own:      []string{"server/internal/auth", "server/internal/front", "server/internal/state", "server/internal/watch"},
 		External: []string{etcdAPI, protobuf, grpc, genproto},
 	},
+	"server/internal/web": {External: []string{etcdAPI, protobuf, grpc, gateway, prometheus}},
 	"server": {
 		Own: []string{
-			"client", "server/internal/checkpoint", "server/internal/disk", "server/internal/front",
+			"client", "server/internal/auth", "server/internal/checkpoint", "server/internal/disk", "server/internal/front",
+			"server/internal/gate",
 			"server/internal/lease", "server/internal/peer", "server/internal/replica", "server/internal/rpc",
-			"server/internal/state", "server/internal/wal", "server/internal/watch",
+			"server/internal/secure", "server/internal/state", "server/internal/wal", "server/internal/watch", "server/internal/web",
 		},
 		External: []string{etcdAPI, raft, protobuf, grpc, genproto, uuid, sys},
 	},
@@ -101,11 +111,12 @@ var Rules = map[string]Rule{
 	// Programs.
 	"cmd/latchkey": {
 		Own:      []string{"client", "recipes/...", "server"},
-		External: []string{etcdAPI, grpc, cobra, pflag, sys},
+		External: []string{etcdAPI, grpc, cobra, pflag, yaml, sys},
 	},
 	"examples/...": {Own: []string{"client", "recipes/...", "server", "server/servertest"}},
 
-	"internal/lint": {},
+	"internal/certtest": {},
+	"internal/lint":     {},
 }
 
 // CheckImports returns one sentence for each import of p that rules forbid,

@@ -12,6 +12,7 @@ package servertest
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -53,6 +54,7 @@ type Cluster struct {
 	mu      sync.Mutex // protects the fields below
 	members []*server.Server
 	client  *client.Client
+	tls     *tls.Config
 }
 
 // One returns a cluster of one member that is ready.
@@ -96,14 +98,30 @@ func (c *Cluster) configure(n int) {
 			opt(&cfg)
 		}
 		cfg.Sockets = server.Sockets{Client: c.bind("127.0.0.1:0"), Peer: c.bind("127.0.0.1:0")}
-		cfg.ListenClientURLs = []string{"http://" + cfg.Sockets.Client.Addr().String()}
-		cfg.ListenPeerURLs = []string{"http://" + cfg.Sockets.Peer.Addr().String()}
+		cfg.ListenClientURLs = []string{scheme(cfg.ClientTLS) + cfg.Sockets.Client.Addr().String()}
+		cfg.ListenPeerURLs = []string{scheme(cfg.PeerTLS) + cfg.Sockets.Peer.Addr().String()}
 		initial = append(initial, cfg.Name+"="+cfg.ListenPeerURLs[0])
 		c.configs = append(c.configs, cfg)
 	}
 	for i := range c.configs {
 		c.configs[i].InitialCluster = strings.Join(initial, ",")
 	}
+}
+
+// scheme is that of the URLs of connections which t secures.
+func scheme(t server.TLS) string {
+	if t.CertFile != "" || t.Auto {
+		return "https://"
+	}
+	return "http://"
+}
+
+// UseTLS sets what Client connects with, for members whose ClientTLS is set. It
+// is called before Client.
+func (c *Cluster) UseTLS(conf *tls.Config) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tls = conf
 }
 
 func (c *Cluster) bind(addr string) net.Listener {
@@ -137,7 +155,7 @@ func (c *Cluster) Client() *client.Client {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.client == nil {
-		cl, err := client.New(client.Config{Endpoints: c.Endpoints()})
+		cl, err := client.New(client.Config{Endpoints: c.Endpoints(), TLS: c.tls})
 		if err != nil {
 			c.t.Fatalf("connect: %v", err)
 		}
@@ -147,7 +165,8 @@ func (c *Cluster) Client() *client.Client {
 	return c.client
 }
 
-// Endpoints returns the members' client addresses, in order.
+// Endpoints returns the members' client addresses, in order: "host:port", or
+// "https://host:port" where ClientTLS is set.
 func (c *Cluster) Endpoints() []string {
 	var endpoints []string
 	for _, cfg := range c.configs {

@@ -44,6 +44,13 @@
 // A new file is made under a temporary name and renamed when it is complete; see [Store.Install] for the arrival of
 // another member's checkpoint.
 //
+// # Import
+//
+// A snapshot is such a file with its SHA-256 behind it, of ours or of etcd 3.6 and 3.7, whose files have no bucket of
+// ours. [OpenSource] reads one whole, and [Source.Import] makes the checkpoint of a new member of it: keys, leases, users,
+// roles and alarms are the source's; members, index and term are new. Where etcd ran on a file that came from us, our
+// bucket is still there, and stale: the applied index in it is not the one in meta, and the rows do not add up.
+//
 // # Failure handling
 //
 // Any error of Save is final and the process has to end (R26): after a failed sync the page cache may show a

@@ -3,6 +3,9 @@ package checkpoint
 import (
 	"fmt"
 	"strconv"
+
+	"github.com/latchkey-go/latchkey/server/internal/state"
+	bolt "go.etcd.io/bbolt"
 )
 
 // removedMark is what etcd writes behind the id of a removed member.
@@ -16,6 +19,16 @@ func (w *writer) removeMembers(ids []uint64) {
 		}
 		w.set(removedBucket, memberKey(id), removedMark)
 	}
+}
+
+func loadRemoved(tx *bolt.Tx, l *state.Loader) error {
+	return tx.Bucket(removedBucket).ForEach(func(k, _ []byte) error {
+		id, err := decodeRemoved(k)
+		if err != nil {
+			return err
+		}
+		return l.RemovedMember(id)
+	})
 }
 
 func decodeRemoved(k []byte) (uint64, error) {

@@ -35,12 +35,15 @@ const (
 	pageBytesMin = 1 << 10
 	pageBytesMax = 1 << 16 // the largest page of any system that we run on
 	depthMax     = 64      // of the tree; a real one has a few levels
+	// chainBytesMax bounds a page with its overflow, which holds a few rows of the largest request.
+	chainBytesMax = 512 << 20
 )
 
 // layout is what the newest valid meta page says.
 type layout struct {
 	pageBytes                     int
 	root, freelist, pages, newest uint64
+	metas                         int // how many of the two meta pages are valid
 }
 
 func (l layout) size() int64 { return int64(l.pages) * int64(l.pageBytes) }
@@ -63,8 +66,10 @@ func readLayout(head []byte) (l layout, ok bool) {
 			return 0
 		}
 		if !ok || n(48) > l.newest {
-			l, ok = layout{pageBytes: pageBytes, root: n(16), freelist: n(32), pages: n(40), newest: n(48)}, true
+			metas := l.metas
+			l, ok = layout{pageBytes: pageBytes, root: n(16), freelist: n(32), pages: n(40), newest: n(48), metas: metas}, true
 		}
+		l.metas++
 		return pageBytes
 	}
 	if size := try(0); size > 0 {
@@ -86,14 +91,20 @@ type walker struct {
 	seen   []uint64         // a bit a page
 	bufs   [depthMax][]byte // a page each level
 	names  map[string]bool  // buckets
-	row    func(bucket, k, v []byte)
+	enter  func(bucket []byte)
+	row    func(bucket, k, v []byte) error
 }
 
 // walk calls row for each row of each bucket, in order, and returns the names of the buckets. What row is given is only
-// valid until it returns.
-func walk(f io.ReaderAt, l layout, row func(bucket, k, v []byte)) (buckets map[string]bool, err error) {
-	w := &walker{file: f, layout: l, seen: make([]uint64, l.pages/64+1), names: make(map[string]bool), row: row}
-	err = w.page(l.root, 0, nil, nil, nil)
+// valid until it returns; its error ends the walk.
+func walk(f io.ReaderAt, l layout, row func(bucket, k, v []byte) error) (buckets map[string]bool, err error) {
+	return walkBuckets(f, l, func([]byte) {}, row)
+}
+
+// walkBuckets is walk, and calls enter before the first row of each bucket, also of an empty one.
+func walkBuckets(f io.ReaderAt, l layout, enter func([]byte), row func(bucket, k, v []byte) error) (map[string]bool, error) {
+	w := &walker{file: f, layout: l, seen: make([]uint64, l.pages/64+1), names: make(map[string]bool), enter: enter, row: row}
+	err := w.page(l.root, 0, nil, nil, nil)
 	return w.names, err
 }
 
@@ -124,7 +135,7 @@ func (w *walker) read(id uint64, depth int) ([]byte, error) {
 		return nil, fmt.Errorf("page %d: %w: %w", id, ErrDamaged, err)
 	}
 	overflow := uint64(binary.NativeEndian.Uint32(p[12:]))
-	if binary.NativeEndian.Uint64(p) != id || id+overflow >= w.layout.pages {
+	if binary.NativeEndian.Uint64(p) != id || id+overflow >= w.layout.pages || (1+overflow)*size > chainBytesMax {
 		return nil, fmt.Errorf("page %d says that it is %d and %d more: %w", id, binary.NativeEndian.Uint64(p), overflow, ErrDamaged)
 	}
 	for i := id; i <= id+overflow; i++ {
@@ -175,7 +186,7 @@ func (w *walker) elements(p []byte, id uint64, depth int, bucket, low, high []by
 		case bucket == nil:
 			err = w.bucket(e, depth)
 		default:
-			w.row(bucket, e.k, e.v)
+			err = w.row(bucket, e.k, e.v)
 		}
 		if err != nil {
 			return err
@@ -194,6 +205,7 @@ func (w *walker) bucket(e element, depth int) error {
 		return fmt.Errorf("bucket %q: %w", e.k, ErrDamaged)
 	}
 	w.names[string(e.k)] = true
+	w.enter(e.k)
 	root := binary.NativeEndian.Uint64(e.v)
 	if root != 0 {
 		return w.page(root, depth+1, e.k, nil, nil)

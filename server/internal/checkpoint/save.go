@@ -128,6 +128,8 @@ func (w *writer) changes(ch state.Changes) {
 	}
 	w.members(ch.Members)
 	w.removeMembers(ch.RemovedMembers)
+	w.auth(ch.Auth)
+	w.notices(ch.Notices)
 	if ch.Compact != w.pos.compact {
 		w.set(metaBucket, scheduledKey, appendRevision(nil, state.Revision{Main: ch.Compact}, false))
 	}

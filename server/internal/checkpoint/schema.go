@@ -20,11 +20,12 @@ var (
 	clusterBucket = []byte("cluster")
 	membersBucket = []byte("members")
 	removedBucket = []byte("members_removed")
+	alarmBucket   = []byte("alarm")
 	ownBucket     = []byte("latchkey")
 
 	etcdBuckets = [][]byte{
-		keyBucket, metaBucket, leaseBucket, clusterBucket, membersBucket, removedBucket,
-		[]byte("alarm"), []byte("auth"), []byte("authUsers"), []byte("authRoles"),
+		keyBucket, metaBucket, leaseBucket, clusterBucket, membersBucket,
+		alarmBucket, removedBucket, authBucket, usersBucket, rolesBucket,
 	}
 )
 

@@ -203,13 +203,7 @@ func load(tx *bolt.Tx, c state.Config, p position) (*state.Machine, error) {
 		})
 	}
 	if err == nil {
-		err = tx.Bucket(removedBucket).ForEach(func(k, _ []byte) error {
-			id, err := decodeRemoved(k)
-			if err != nil {
-				return err
-			}
-			return l.RemovedMember(id)
-		})
+		err = errors.Join(loadAuth(tx, l), loadNotices(tx, l), loadRemoved(tx, l))
 	}
 	if err == nil {
 		var v state.Version // the loader copies it

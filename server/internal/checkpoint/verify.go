@@ -42,6 +42,14 @@ func verify(path string) (verified, error) {
 // inspect looks at the meta pages before bbolt does, which makes a new database of an empty file, maps a truncated one
 // and faults, and has the same words for everything else.
 func inspect(f *os.File) (layout, error) {
+	l, err := readMeta(f)
+	if err == nil && l.freelist != noFreelist {
+		err = fmt.Errorf("has a stored freelist, so another program wrote it: %w", ErrForeign)
+	}
+	return l, err
+}
+
+func readMeta(f *os.File) (layout, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return layout{}, err
@@ -59,8 +67,6 @@ func inspect(f *os.File) (layout, error) {
 		return l, fmt.Errorf("not a database, or both of its meta pages are damaged: %w", ErrForeign)
 	case info.Size() < l.size():
 		return l, fmt.Errorf("has %d bytes of %d: %w", info.Size(), l.size(), ErrDamaged)
-	case l.freelist != noFreelist:
-		return l, fmt.Errorf("has a stored freelist, so another program wrote it: %w", ErrForeign)
 	}
 	return l, nil
 }
@@ -77,15 +83,16 @@ func verifyFile(f *os.File) (v verified, err error) {
 	own := make(map[string][]byte)
 	var conf []byte
 	var got content
-	buckets, err := walk(f, l, func(bucket, k, v []byte) {
+	buckets, err := walk(f, l, func(bucket, k, v []byte) error {
 		switch {
 		case bytes.Equal(bucket, ownBucket):
 			own[string(k)] = bytes.Clone(v)
-			return
+			return nil
 		case bytes.Equal(bucket, metaBucket) && bytes.Equal(k, confStateKey):
 			conf = bytes.Clone(v)
 		}
 		got.add(bucket, k, v)
+		return nil
 	})
 	if err != nil {
 		return v, err

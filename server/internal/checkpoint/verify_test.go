@@ -176,7 +176,10 @@ func FuzzWalk(f *testing.F) {
 			return
 		}
 		rows := 0
-		_, _ = walk(bytes.NewReader(data), l, func(_, k, v []byte) { rows += len(k) + len(v) })
+		_, _ = walk(bytes.NewReader(data), l, func(_, k, v []byte) error {
+			rows += len(k) + len(v)
+			return nil
+		})
 		require.LessOrEqual(t, rows, len(data))
 	})
 }

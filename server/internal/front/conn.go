@@ -14,10 +14,10 @@ import (
 
 const (
 	readBufferBytes = 32 << 10 // more than the largest frame
-	// streamsMax bounds the calls of one connection that are under way.
+	// streamsMax bounds the calls of one connection that are under way, if Config.MaxStreams does not.
 	streamsMax = 10_000
 	// greetTimeout bounds the wait for a client's first frames.
-	greetTimeout = 10 * time.Second
+	greetTimeout = 10 * time.Second // unless Config.GreetTimeout says otherwise
 	// lingerTimeout bounds the wait for a client to hang up after the last answer was sent.
 	lingerTimeout = time.Second
 	// heldMaxBytes bounds what the calls of a connection have received and not consumed, in all. A call that goes
@@ -34,6 +34,7 @@ type conn struct {
 	s      *Server
 	net    net.Conn
 	raw    syscall.RawConn // nil when it is no socket; then drain writes everything
+	below  beneath         // the socket, if TLS is over it
 	ctx    context.Context // ends with the connection
 	cancel context.CancelCauseFunc
 	reader
@@ -81,6 +82,7 @@ type writer struct {
 	writing    bool          // a goroutine writes; what is added to out is its job too
 	listed     bool          // in a Batch that will flush
 	sent       bool          // an answer was written since the last ping
+	spoken     spoken
 	ending
 }
 
@@ -103,13 +105,9 @@ func newConn(s *Server, nc net.Conn) *conn {
 	c.write.ready = c.write.try
 	c.sendWindow, c.initial, c.maxFrame = defaultWindowBytes, defaultWindowBytes, maxFrameBytes
 	c.headers = newHeaders(s)
-	if sc, ok := nc.(syscall.Conn); ok {
-		if raw, err := sc.SyscallConn(); err == nil {
-			c.raw = raw
-		}
-	}
+	c.dig()
 	c.ready = c.readReady
-	ctx := peer.NewContext(s.ctx, &peer.Peer{Addr: nc.RemoteAddr(), LocalAddr: nc.LocalAddr()})
+	ctx := peer.NewContext(s.ctx, identify(nc))
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	return c
 }
@@ -120,9 +118,13 @@ var (
 	errStalled    = errors.New("the client does not read")
 )
 
-// serve reads until the connection is over. All that runs for it has been told when it returns.
-func (c *conn) serve() {
+// serve reads until the connection is over, and reports whether it is: it goes on elsewhere if it is none of HTTP/2. All
+// that runs for it has been told when it returns.
+func (c *conn) serve() (over bool) {
 	err := c.read()
+	if errors.Is(err, errOther) && c.handOver() {
+		return false
+	}
 	var bad *connError
 	c.mu.Lock()
 	if errors.As(err, &bad) && !c.closed {
@@ -139,10 +141,13 @@ func (c *conn) serve() {
 	}
 	c.close()
 	c.releaseBuffer()
+	return true
 }
 
 // close ends the connection and every call on it.
 func (c *conn) close() {
+	c.hurry(0)
+	c.silence()
 	_ = c.net.Close()
 	c.mu.Lock()
 	streams := c.streams
@@ -150,6 +155,7 @@ func (c *conn) close() {
 	c.out, c.waiting = nil, nil
 	for _, st := range streams {
 		st.gone.Store(true)
+		st.ended()
 	}
 	c.mu.Unlock()
 	c.cancel(errClientGone)
@@ -183,29 +189,22 @@ func (c *conn) read() error {
 	}
 }
 
-// preface sends our settings and takes the client's preface.
+// preface takes the client's preface and sends our settings.
 func (c *conn) preface() error {
-	if err := c.net.SetReadDeadline(time.Now().Add(greetTimeout)); err != nil {
+	if err := c.sniff(); err != nil {
 		return err
 	}
 	c.mu.Lock()
 	const settings = 4
 	c.out = appendFrameHeader(c.out, settings*6, frameSettings, 0, 0)
-	c.out = appendSetting(c.out, settingMaxStreams, streamsMax)
+	c.out = appendSetting(c.out, settingMaxStreams, uint32(c.s.cfg.MaxStreams))
 	c.out = appendSetting(c.out, settingInitialWindow, streamWindowBytes)
 	c.out = appendSetting(c.out, settingMaxFrame, maxFrameBytes)
 	c.out = appendSetting(c.out, settingHeaderList, maxHeaderBytes)
 	c.out = appendWindowUpdate(c.out, 0, connWindowBytes-defaultWindowBytes)
+	c.spoken = spokenHTTP2
 	c.mu.Unlock()
 	c.flush()
-	for c.end-c.start < len(preface) {
-		if err := c.fill(); err != nil {
-			return err
-		}
-		if n := min(c.end-c.start, len(preface)); string(c.in[c.start:c.start+n]) != preface[:n] {
-			return protocolError("not HTTP/2")
-		}
-	}
 	c.start += len(preface)
 	return nil
 }
@@ -219,6 +218,7 @@ func (c *conn) fill() error {
 	if c.raw == nil {
 		c.takeBuffer()
 		n, err := c.net.Read(c.in[c.end:])
+		c.s.traffic.received.Add(uint64(n))
 		c.end += n
 		if n > 0 {
 			return nil
@@ -235,6 +235,7 @@ func (c *conn) fill() error {
 		return io.EOF
 	}
 	c.end += c.readN
+	c.s.traffic.received.Add(uint64(c.readN))
 	return nil
 }
 
@@ -242,7 +243,7 @@ func (c *conn) fill() error {
 func (c *conn) readReady(fd uintptr) bool {
 	c.takeBuffer()
 	for {
-		n, err := syscall.Read(int(fd), c.in[c.end:])
+		n, err := c.readNow(fd, c.in[c.end:])
 		switch {
 		case err == syscall.EINTR:
 			continue
@@ -250,7 +251,7 @@ func (c *conn) readReady(fd uintptr) bool {
 			c.releaseBuffer()
 			return false
 		}
-		c.readN, c.readErr = max(n, 0), err
+		c.readN, c.readErr = n, err
 		return true
 	}
 }
@@ -274,6 +275,7 @@ const leavePing = "goodbye!"
 
 // linger lets the client read what was written before the socket is closed, which would throw it away.
 func (c *conn) linger() {
+	c.hurry(lingerTimeout)
 	if half, ok := c.net.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
 		_ = c.net.SetReadDeadline(time.Now().Add(lingerTimeout))
 		_, _ = io.Copy(io.Discard, c.net)
@@ -282,10 +284,16 @@ func (c *conn) linger() {
 
 // leave asks the client to go elsewhere, and ends the connection when its calls are over (RFC 9113, 6.8). Calls that are
 // on their way are still served. The answer to the ping tells that the client has read the first GOAWAY; the second
-// then says which calls were the last.
+// then says which calls were the last. A client that has said nothing yet is sent away without a word, and the server of
+// HTTP/1 leaves its own.
 func (c *conn) leave() {
 	c.mu.Lock()
-	if !c.leaving && !c.closed {
+	switch {
+	case c.leaving || c.closed:
+	case c.spoken == spokenNothing:
+		c.leaving = true
+		c.abort()
+	case c.spoken == spokenHTTP2:
 		c.leaving = true
 		c.out = appendGoAway(c.out, maxStreamID, codeNone, "graceful_stop")
 		c.out = appendPing(c.out, 0, []byte(leavePing))

@@ -1,4 +1,4 @@
-// Package front serves gRPC to clients: HTTP/2 frames in, calls out, and the answers back.
+// Package front serves gRPC to clients, and plain HTTP beside it: HTTP/2 frames in, calls out, and the answers back.
 //
 // # Why not the server of grpc-go
 //
@@ -18,6 +18,12 @@
 // priorities. gRPC over HTTP/2 with every kind of method, metadata, deadlines, cancellation, status details, and
 // compressed requests for the compressors that the program registered. A client that breaks the protocol gets the
 // error that the RFC names, on the stream or by GOAWAY.
+//
+// # What else it serves
+//
+// A connection's first bytes decide: one that does not begin as HTTP/2 does is given to net/http. Config.Web serves its
+// requests, and those of HTTP/2 that are none of gRPC. [Server.Local] calls the methods within the process, by the way
+// of all calls that are not Direct.
 //
 // # Flow of bytes
 //

@@ -10,7 +10,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
@@ -32,6 +31,7 @@ type handler struct {
 	header  metadata.MD // conn.mu protects it, as the next one
 	trailer metadata.MD
 	parts   [][]byte // scratch
+	web     *webCall // nil for gRPC
 }
 
 // launch starts a handler for st. mu is held.
@@ -48,13 +48,13 @@ func (c *conn) launch(st *stream) {
 }
 
 func (h *handler) run() {
-	m := h.st.head.method
+	m, s := h.st.head.method, h.st.c.s
 	var answer any
 	var err error
 	if m.stream != nil {
-		err = h.stream(m)
+		err = s.callStream(m, &callStream{h})
 	} else {
-		answer, err = m.unary(m.impl, h.ctx, h.receive, h.st.c.s.cfg.Intercept)
+		answer, err = s.callUnary(h.ctx, m, h.receive)
 		if err == nil {
 			err = h.send(answer)
 		}
@@ -62,23 +62,27 @@ func (h *handler) run() {
 	h.finish(err)
 }
 
-// stream runs a streaming method.
-func (h *handler) stream(m *method) error {
-	if intercept := h.st.c.s.cfg.InterceptStream; intercept != nil {
-		return intercept(m.impl, &callStream{h}, &grpc.StreamServerInfo{FullMethod: m.name, IsServerStream: true}, m.stream)
+// callUnary and callStream are where every call that is not Direct gets to its method, in whatever way it came here.
+func (s *Server) callUnary(ctx context.Context, m *method, decode func(any) error) (any, error) {
+	return m.unary(m.impl, ctx, decode, s.cfg.Intercept)
+}
+
+func (s *Server) callStream(m *method, st grpc.ServerStream) error { return m.stream(m.impl, st) }
+
+// statusOf is the status that a method's error stands for.
+func statusOf(err error) *status.Status {
+	if err == nil {
+		return statusOK
 	}
-	return m.stream(m.impl, &callStream{h})
+	if s, ok := status.FromError(err); ok {
+		return s
+	}
+	return status.FromContextError(err)
 }
 
 func (h *handler) finish(err error) {
 	st, c := h.st, h.st.c
-	s := statusOK
-	if err != nil {
-		var ok bool
-		if s, ok = status.FromError(err); !ok {
-			s = status.FromContextError(err)
-		}
-	}
+	s := statusOf(err)
 	c.mu.Lock()
 	c.settle(st)
 	if !st.out.headed && len(h.header) > 0 && st.out.status == nil && !st.gone.Load() {
@@ -104,25 +108,15 @@ func (h *handler) send(m any) error {
 	binary.BigEndian.PutUint32(prefix[1:], uint32(size))
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for len(st.out.pending) > streamBacklogBytes && !st.gone.Load() {
-		c.mu.Unlock()
-		c.flush()
-		select {
-		case <-h.room:
-		case <-h.ctx.Done():
-			c.mu.Lock()
-			return status.FromContextError(h.ctx.Err()).Err()
-		}
-		c.mu.Lock()
-	}
-	if st.gone.Load() || st.out.status != nil {
-		return status.Error(codes.Canceled, errClientGone.Error())
+	if err := h.awaitRoom(); err != nil {
+		return err
 	}
 	st.writeHead(h.header)
 	h.parts = append(h.parts[:0], prefix[:])
 	for _, b := range bufs {
 		h.parts = append(h.parts, b.ReadOnlyData())
 	}
+	st.head.method.counts.sent.Add(1)
 	st.put(h.parts...)
 	clear(h.parts)
 	return nil
@@ -138,6 +132,7 @@ func (h *handler) receive(m any) error {
 		if err == nil && body != nil {
 			err = h.decode(body, compressed, m)
 			if err == nil {
+				h.st.head.method.counts.received.Add(1)
 				return nil
 			}
 		}
@@ -216,10 +211,7 @@ func (h *handler) decode(body []byte, compressed bool, m any) error {
 			return err
 		}
 	}
-	if err := s.cfg.Codec.Unmarshal(mem.BufferSlice{mem.SliceBuffer(body)}, m); err != nil {
-		return status.Errorf(codes.Internal, "grpc: failed to unmarshal the received message: %v", err)
-	}
-	return nil
+	return s.decode(body, m)
 }
 
 // expand decompresses a message, up to the size that an uncompressed one may have.

@@ -41,6 +41,7 @@ type header struct {
 	pseudo      bool                // there is one, which trailers may not have
 	refused     *refused            // what is wrong by gRPC's rules; nil if nothing is
 	method      *method             // nil: unknown
+	web         bool                // it is none of gRPC, and Config.Web serves it
 	status      *status.Status      // the answer to a call that can not be served; nil if it can
 }
 
@@ -267,6 +268,10 @@ func (s *Server) judge(h *header) {
 	h.fields = slices.DeleteFunc(h.fields, func(f hpack.HeaderField) bool { return f.Name == "host" })
 	malformed := h.refused
 	h.refused = nil
+	if s.cfg.Web != nil && !h.isGRPC() {
+		h.web = true
+		return
+	}
 	switch {
 	case !h.isGRPC():
 		h.refuse(http.StatusUnsupportedMediaType, codes.InvalidArgument, "invalid gRPC request content-type %q", h.contentType)

@@ -150,7 +150,7 @@ func (c *conn) request(h frameHeader, block []byte) error {
 	case c.left: // the client has been told that it is not served
 	case head.fault != "" || head.missing:
 		c.out = appendReset(c.out, h.stream, codeProtocol)
-	case len(c.streams)+c.orphans >= streamsMax:
+	case len(c.streams)+c.orphans >= c.s.cfg.MaxStreams:
 		c.out = appendReset(c.out, h.stream, codeRefused)
 	case head.refused != nil:
 		c.out = c.answers.appendRefusal(c.out, h.stream, head.refused)
@@ -170,7 +170,10 @@ func (c *conn) begin(h frameHeader, head *header) {
 	st.out.window, st.in.granted = c.initial, streamWindowBytes
 	st.in.ended = h.flags&flagEndStream != 0
 	c.streams[st.id] = st
+	st.begun()
 	switch {
+	case head.web:
+		c.launchWeb(st)
 	case head.status != nil:
 		st.end(head.status, nil)
 		return
@@ -255,7 +258,10 @@ func (c *conn) data(h frameHeader, b []byte) error {
 
 // received lets a stream's handler see what came, and raises its window for a long message. mu is held.
 func (c *conn) received(st *stream) {
-	_, _, _, size := st.in.message()
+	size := -1
+	if !st.head.web {
+		_, _, _, size = st.in.message()
+	}
 	switch {
 	case c.held > heldMaxBytes:
 		c.refuse(st, status.New(codes.ResourceExhausted, "too much was sent for calls that are under way"))
@@ -283,8 +289,10 @@ func (c *conn) refuse(st *stream, s *status.Status) {
 }
 
 func (c *conn) tooLarge(size int) *status.Status {
-	return status.Newf(codes.ResourceExhausted, "grpc: received message larger than max (%d vs. %d)", size, c.s.cfg.MaxRequestBytes)
+	return status.Newf(codes.ResourceExhausted, tooLargeText, size, c.s.cfg.MaxRequestBytes)
 }
+
+const tooLargeText = "grpc: received message larger than max (%d vs. %d)"
 
 // endOfRequest takes the last of a request; last is only borrowed. mu is held.
 func (c *conn) endOfRequest(st *stream, last []byte) {
@@ -386,6 +394,7 @@ func (c *conn) forget(st *stream) {
 // have more of them under way than others. mu is held.
 func (c *conn) drop(st *stream) {
 	delete(c.streams, st.id)
+	st.ended()
 	c.held -= len(st.in.data)
 	c.unsent -= len(st.out.pending)
 	st.in.data, st.out.pending = nil, nil

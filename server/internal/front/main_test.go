@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/gzip"
@@ -24,6 +25,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/latchkey-go/latchkey/server/internal/gate"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -152,6 +155,9 @@ type rig struct {
 func listen(t testing.TB) net.Listener {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
+	if overTLS(t) {
+		l = gate.New(gate.Bounds{}, nil).Listen(l, gate.Secure, serverTLS(t))
+	}
 	return l
 }
 
@@ -209,7 +215,11 @@ func (r *rig) serve(t testing.TB) {
 
 // newReference serves the same with grpc-go.
 func newReference(t testing.TB) string {
-	s := grpc.NewServer(grpc.MaxRecvMsgSize(requestMax))
+	opts := []grpc.ServerOption{grpc.MaxRecvMsgSize(requestMax)}
+	if overTLS(t) {
+		opts = append(opts, grpc.Creds(credentials.NewTLS(serverTLS(t))))
+	}
+	s := grpc.NewServer(opts...)
 	pb.RegisterTestServiceServer(s, newService())
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -220,7 +230,11 @@ func newReference(t testing.TB) string {
 }
 
 func dial(t testing.TB, addr string, opts ...grpc.DialOption) (pb.TestServiceClient, *grpc.ClientConn) {
-	opts = append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()),
+	creds := insecure.NewCredentials()
+	if overTLS(t) {
+		creds = credentials.NewTLS(clientTLS())
+	}
+	opts = append(opts, grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20), grpc.MaxCallSendMsgSize(64<<20)))
 	cc, err := grpc.NewClient(addr, opts...)
 	require.NoError(t, err)

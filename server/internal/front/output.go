@@ -56,13 +56,14 @@ func (c *conn) flush() bool {
 		c.out = c.spare[:0]
 		c.mu.Unlock()
 		n, err := c.tryWrite(b)
+		c.s.traffic.sent.Add(uint64(n))
 		c.mu.Lock()
 		switch {
 		case err != nil || c.closed:
 			c.writing = false
 			c.abort()
 			return false
-		case n < len(b):
+		case n < len(b) || !c.settled():
 			c.s.wg.Go(func() { c.drain(b[n:]) }) // which has the duty of writing from now on
 			return c.crowded()
 		}
@@ -90,6 +91,7 @@ func (c *conn) depart() {
 		return
 	}
 	c.departed = true // once: a client that goes on sending does not win time by it
+	c.silence()
 	if half, ok := c.net.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
 		_ = c.net.SetReadDeadline(time.Now().Add(lingerTimeout)) // the reader goes on until the client hangs up
 		return
@@ -106,8 +108,11 @@ func (c *conn) abort() {
 
 // tryWrite writes what the socket takes now. One goroutine does so at a time.
 func (c *conn) tryWrite(b []byte) (n int, err error) {
-	if c.raw == nil {
+	switch {
+	case c.raw == nil:
 		return 0, nil
+	case c.below != nil:
+		return c.writeNow(b)
 	}
 	c.write.b, c.write.n, c.write.err = b, 0, nil
 	failed := c.raw.Write(c.write.ready)
@@ -146,8 +151,16 @@ func (a *attempt) try(fd uintptr) bool {
 
 // drain writes b and all that is added meanwhile, and waits for the socket.
 func (c *conn) drain(b []byte) {
+	var err error
+	if c.below != nil {
+		err = c.below.Wait()
+	}
 	for {
-		_, err := c.net.Write(b)
+		if err == nil && len(b) > 0 {
+			var n int
+			n, err = c.net.Write(b)
+			c.s.traffic.sent.Add(uint64(n))
+		}
 		c.mu.Lock()
 		if err != nil || c.closed {
 			c.writing = false

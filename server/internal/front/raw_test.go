@@ -2,6 +2,7 @@ package front
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -39,6 +40,13 @@ func dialRaw(t testing.TB, addr string, settings ...http2.Setting) *raw {
 func connectRaw(t testing.TB, addr string) *raw {
 	nc, err := net.Dial("tcp", addr)
 	require.NoError(t, err)
+	if overTLS(t) {
+		nc = tls.Client(nc, clientTLS())
+	}
+	return overConn(t, nc)
+}
+
+func overConn(t testing.TB, nc net.Conn) *raw {
 	t.Cleanup(func() { _ = nc.Close() })
 	require.NoError(t, nc.SetDeadline(time.Now().Add(testTimeout)))
 	c := &raw{t: t, Conn: nc, Framer: http2.NewFramer(nc, nc)}

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,9 +35,18 @@ type Config struct {
 	MaxRequestBytes int
 	// MinPingInterval is the least time between a client's pings; one that pings more often is sent away. 0 allows all.
 	MinPingInterval time.Duration
-	Codec           encoding.CodecV2
-	Intercept       grpc.UnaryServerInterceptor  // around unary methods, not around Direct ones; nil for none
-	InterceptStream grpc.StreamServerInterceptor // around streaming methods; nil for none
+	// MaxStreams bounds the calls of a connection that are under way. 10,000 if zero.
+	MaxStreams int
+	Codec      encoding.CodecV2
+	Intercept  grpc.UnaryServerInterceptor // around unary methods, not around Direct ones; nil for none
+	// Web serves what is no gRPC: HTTP/1, and requests of HTTP/2 with another content type. Nil: both are refused.
+	Web http.Handler
+	// GreetTimeout bounds the wait for a connection's first bytes, and for the headers of a request of HTTP/1. 10s if zero.
+	GreetTimeout time.Duration
+	// InterceptStream is around methods that stream. A stream that it puts around another should be a Holder if that is.
+	InterceptStream grpc.StreamServerInterceptor
+	// Observe is told how long each call took, and of what type, service and method it was. Nil: no time is taken.
+	Observe func(kind, service, method string, took time.Duration)
 	// Turn is called when the Direct methods of all requests that were read together have run.
 	Turn   func()
 	Logger *slog.Logger // nil: discarded
@@ -50,6 +62,8 @@ type Server struct {
 	ctx      context.Context // ends at Stop; the server's own lifetime
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup // connections, handlers, writers
+	web      *webServer     // nil without Config.Web
+	traffic  traffic
 
 	mu        sync.Mutex // protects the rest
 	conns     map[*conn]struct{}
@@ -61,11 +75,13 @@ type Server struct {
 
 // method is one registered method.
 type method struct {
-	name   string // with its service
 	impl   any
 	unary  grpc.MethodHandler // nil if stream is set
 	stream grpc.StreamHandler
-	direct Direct // may be nil
+	direct Direct    // may be nil
+	kind   string    // as in MethodStats.Type
+	name   [2]string // of the service and of the method
+	counts counts
 }
 
 var _ grpc.ServiceRegistrar = (*Server)(nil)
@@ -75,17 +91,26 @@ func New(cfg Config) *Server {
 	if cfg.MaxRequestBytes == 0 {
 		cfg.MaxRequestBytes = defaultMaxRequestBytes
 	}
+	if cfg.MaxStreams == 0 {
+		cfg.MaxStreams = streamsMax
+	}
 	if cfg.Turn == nil {
 		cfg.Turn = func() {}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.GreetTimeout == 0 {
+		cfg.GreetTimeout = greetTimeout
+	}
 	s := &Server{
 		cfg: cfg, methods: make(map[string]*method), services: make(map[string]bool), conns: make(map[*conn]struct{}),
 		listeners: make(map[net.Listener]struct{}), empty: make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if cfg.Web != nil {
+		s.web = newWebServer(s)
+	}
 	return s
 }
 
@@ -93,11 +118,35 @@ func New(cfg Config) *Server {
 func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.services[desc.ServiceName] = true
 	for _, m := range desc.Methods {
-		s.methods["/"+desc.ServiceName+"/"+m.MethodName] = &method{name: "/" + desc.ServiceName + "/" + m.MethodName, impl: impl, unary: m.Handler}
+		s.methods["/"+desc.ServiceName+"/"+m.MethodName] = &method{impl: impl, unary: m.Handler, kind: "unary", name: [2]string{desc.ServiceName, m.MethodName}}
 	}
 	for _, m := range desc.Streams {
 		name := "/" + desc.ServiceName + "/" + m.StreamName
-		s.methods[name] = &method{name: name, impl: impl, stream: m.Handler}
+		s.methods[name] = &method{
+			impl: impl, stream: s.intercepted(name, m), kind: streamKind(m), name: [2]string{desc.ServiceName, m.StreamName},
+		}
+	}
+}
+
+// intercepted returns the handler of a stream with InterceptStream around it.
+func (s *Server) intercepted(name string, desc grpc.StreamDesc) grpc.StreamHandler {
+	if s.cfg.InterceptStream == nil {
+		return desc.Handler
+	}
+	info := &grpc.StreamServerInfo{FullMethod: name, IsClientStream: desc.ClientStreams, IsServerStream: desc.ServerStreams}
+	return func(srv any, stream grpc.ServerStream) error {
+		return s.cfg.InterceptStream(srv, stream, info, desc.Handler)
+	}
+}
+
+func streamKind(d grpc.StreamDesc) string {
+	switch {
+	case !d.ServerStreams:
+		return "client_stream"
+	case !d.ClientStreams:
+		return "server_stream"
+	default:
+		return "bidi_stream"
 	}
 }
 
@@ -109,6 +158,9 @@ func (s *Server) Direct(fullName string, d Direct) {
 	}
 	m.direct = d
 }
+
+// Methods returns the full names of the registered methods, in no order.
+func (s *Server) Methods() []string { return slices.Collect(maps.Keys(s.methods)) }
 
 const (
 	acceptRetryMin = 5 * time.Millisecond
@@ -123,6 +175,7 @@ func (s *Server) Serve(l net.Listener) error {
 		return errors.Join(ErrStopped, l.Close())
 	}
 	s.listeners[l] = struct{}{}
+	s.startWeb()
 	s.mu.Unlock()
 	var delay time.Duration
 	for {
@@ -162,9 +215,17 @@ func (s *Server) start(nc net.Conn) {
 	}
 	s.conns[c] = struct{}{}
 	s.wg.Go(func() {
-		c.serve()
-		s.remove(c)
+		if c.serve() {
+			s.remove(c)
+		}
 	})
+}
+
+// Pipe returns a connection to the server from within the process, in the clear.
+func (s *Server) Pipe() net.Conn {
+	ours, theirs := net.Pipe()
+	s.start(ours)
+	return theirs
 }
 
 func (s *Server) remove(c *conn) {
@@ -195,6 +256,9 @@ func (s *Server) Leave(ctx context.Context) {
 	for c := range s.conns {
 		s.wg.Go(c.leave)
 	}
+	if s.web != nil {
+		s.wg.Go(func() { s.web.leave(ctx) })
+	}
 	s.checkEmpty()
 	s.mu.Unlock()
 	select {
@@ -217,6 +281,9 @@ func (s *Server) Stop() {
 		c.close()
 	}
 	s.cancel()
+	if s.web != nil {
+		s.web.stop()
+	}
 	s.wg.Wait()
 }
 
@@ -248,6 +315,9 @@ func (c *Call) Go(f func(b *Batch)) {
 		b.Flush()
 	})
 }
+
+// Context returns the context of the call's connection, which knows the peer.
+func (c *Call) Context() context.Context { return c.c.ctx }
 
 // Header returns a metadata value, "" if it is absent. key is in lower case.
 func (c *Call) Header(key string) string { return c.head.get(key) }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -36,9 +37,10 @@ type stream struct {
 	// The connection's mu protects the rest.
 	in      inbound
 	out     outbound
-	handler *handler // nil for a call that is answered directly
-	busy    bool     // a handler or a Direct method is at it
-	orphan  bool     // counted in conn.orphans
+	handler *handler  // nil for a call that is answered directly
+	began   time.Time // if Config.Observe is set
+	busy    bool      // a handler or a Direct method is at it
+	orphan  bool      // counted in conn.orphans
 }
 
 // inbound is what comes on a stream.
@@ -206,6 +208,10 @@ func (st *stream) writeHead(md metadata.MD) {
 	}
 	st.out.headed = true
 	c := st.c
+	if st.head.web {
+		c.out = appendBlock(c.out, st.id, 0, c.webHead(st), c.maxFrame)
+		return
+	}
 	c.scratch = appendMetadata(c.answers.appendHead(c.scratch[:0]), md)
 	c.out = appendBlock(c.out, st.id, 0, c.scratch, c.maxFrame)
 }
@@ -213,18 +219,30 @@ func (st *stream) writeHead(md metadata.MD) {
 // writeEnd writes the trailers and forgets the stream. A client that is still sending is told to stop.
 func (st *stream) writeEnd() {
 	c, o := st.c, &st.out
-	c.scratch = c.scratch[:0]
-	if !o.headed {
-		c.scratch = c.answers.appendHead(c.scratch)
+	switch c.scratch = c.scratch[:0]; {
+	case !st.head.web:
+		c.scratch = st.appendTrailers(c.scratch)
+		c.out = appendBlock(c.out, st.id, flagEndStream, c.scratch, c.maxFrame)
+	case o.headed:
+		c.out = appendFrameHeader(c.out, 0, frameData, flagEndStream, st.id)
+	default:
 		o.headed = true
+		c.out = appendBlock(c.out, st.id, flagEndStream, c.webHead(st), c.maxFrame)
 	}
-	c.scratch = appendMetadata(c.answers.appendStatus(c.scratch, o.status), o.trailer)
-	c.out = appendBlock(c.out, st.id, flagEndStream, c.scratch, c.maxFrame)
 	if !st.in.ended {
 		c.out = appendReset(c.out, st.id, codeNone)
 	}
 	o.finished = true
 	c.drop(st)
+}
+
+// appendTrailers appends the end of a call, and its head if that was not written.
+func (st *stream) appendTrailers(b []byte) []byte {
+	if !st.out.headed {
+		b = st.c.answers.appendHead(b)
+		st.out.headed = true
+	}
+	return appendMetadata(st.c.answers.appendStatus(b, st.out.status), st.out.trailer)
 }
 
 // signal wakes whoever waits on a channel of capacity 1.

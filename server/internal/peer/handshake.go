@@ -137,7 +137,10 @@ func (t *Transport) admit(ctx context.Context, in *inbound) error {
 		defer cancel()
 		top, err := t.secure.Server(ctx, in.link)
 		if err != nil {
-			return fmt.Errorf("secure connection: %w", err)
+			host, _, _ := net.SplitHostPort(in.RemoteAddr().String()) // a reason is logged once, ports differ
+			err = fmt.Errorf("secure connection from %s: %w", host, err)
+			t.refuse(err)
+			return err
 		}
 		in.use(top)
 	}

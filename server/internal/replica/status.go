@@ -75,6 +75,9 @@ func (r *Replica) Status() Status {
 	return s
 }
 
+// Behind returns how many committed entries were not acknowledged by [Replica.Applied] when Work was last called.
+func (r *Replica) Behind() uint64 { return r.view.commit - min(r.applied, r.view.commit) }
+
 func (r *Replica) look() view {
 	s := r.node.BasicStatus()
 	v := view{term: s.GetTerm(), leader: s.Lead, commit: s.GetCommit(), transferee: s.LeadTransferee}

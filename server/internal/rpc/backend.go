@@ -88,7 +88,8 @@ type Status struct {
 	FileBytes, LiveBytes     int64 // of the checkpoint file; of keys and values
 	QuotaBytes               int64
 	Learner                  bool
-	Errors                   []string
+	Alarms                   []state.Alarm
+	Downgrade                string // announced; empty for none
 	EtcdVersion, DataVersion string
 }
 

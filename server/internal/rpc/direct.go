@@ -1,12 +1,16 @@
 package rpc
 
 import (
+	"context"
+	"errors"
+
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/latchkey-go/latchkey/server/internal/auth"
 	"github.com/latchkey-go/latchkey/server/internal/front"
 	"github.com/latchkey-go/latchkey/server/internal/state"
 )
@@ -17,19 +21,20 @@ type direct struct {
 	async Async
 	kv    *KV
 	lease *Lease
+	guard *Guard
 }
 
 // Direct has s answer what it can without a goroutine a call. The services are
 // registered with s already, and serve what is not taken here.
-func Direct(s *front.Server, async Async, kv *KV, lease *Lease) {
-	d := &direct{async, kv, lease}
+func Direct(s *front.Server, async Async, kv *KV, lease *Lease, guard *Guard) {
+	d := &direct{async, kv, lease, guard}
 	s.Direct(pb.KV_Range_FullMethodName, d.readRange)
 	s.Direct(pb.KV_Txn_FullMethodName, d.txn)
-	s.Direct(pb.KV_Put_FullMethodName, writeOf(d, state.KindPut, checkPut))
-	s.Direct(pb.KV_DeleteRange_FullMethodName, writeOf(d, state.KindDeleteRange, checkDeleteRange))
-	s.Direct(pb.Lease_LeaseGrant_FullMethodName, writeOf(d, state.KindLeaseGrant, lease.complete))
-	s.Direct(pb.Lease_LeaseRevoke_FullMethodName, writeOf(d, state.KindLeaseRevoke,
-		func(*pb.LeaseRevokeRequest) error { return nil }))
+	writeOf(s, d, pb.KV_Put_FullMethodName, state.KindPut, checkPut)
+	writeOf(s, d, pb.KV_DeleteRange_FullMethodName, state.KindDeleteRange, checkDeleteRange)
+	writeOf(s, d, pb.Lease_LeaseGrant_FullMethodName, state.KindLeaseGrant, lease.complete)
+	writeOf(s, d, pb.Lease_LeaseRevoke_FullMethodName, state.KindLeaseRevoke,
+		func(*pb.LeaseRevokeRequest) error { return nil })
 }
 
 // request decodes a request, or answers that it is none or that there is no
@@ -50,27 +55,46 @@ func (d *direct) request(c *front.Call, body []byte, r proto.Message, b *front.B
 	return true
 }
 
-// writeOf serves a kind of write. check may complete the request.
+// writeOf has s serve a method that is a kind of write. check may complete the
+// request.
 func writeOf[R any, P interface {
 	*R
 	proto.Message
-}](d *direct, kind state.Kind, check func(P) error) front.Direct {
-	return func(c *front.Call, body []byte, b *front.Batch) bool {
+}](s *front.Server, d *direct, method string, kind state.Kind, check func(P) error) {
+	s.Direct(method, func(c *front.Call, body []byte, b *front.Batch) bool {
 		r := P(new(R))
-		if d.request(c, body, r, b) {
-			d.write(c, state.Command{Kind: kind, Request: r}, check(r), b)
+		if !d.request(c, body, r, b) {
+			return true
 		}
-		return true
-	}
+		return d.write(c, method, state.Command{Kind: kind, Request: r}, r, check(r), b)
+	})
 }
 
-func (d *direct) write(c *front.Call, command state.Command, err error, b *front.Batch) {
+// write proposes a command, unless the request is malformed. It returns false
+// for one that is to be served, or refused, by one that may wait.
+func (d *direct) write(c *front.Call, method string, command state.Command, r proto.Message, err error, b *front.Batch) bool {
+	p := &pendingWrite{call: c, d: d}
+	if err == nil && d.guard.enabled() {
+		who, ok := d.guard.direct(c, method, r)
+		if !ok {
+			return false
+		}
+		p.again = &again{command, who}
+		command.Caller = callerOf(who.id, who.at)
+	}
 	if err == nil {
-		err = d.async.ProposeTo(command, &pendingWrite{c, d})
+		err = d.async.ProposeTo(command, p)
 	}
 	if err != nil {
 		c.Reply(nil, wireError(err), b)
 	}
+	return true
+}
+
+// again is what it takes to propose a command once more.
+type again struct {
+	command state.Command
+	caller  caller
 }
 
 func (d *direct) txn(c *front.Call, body []byte, b *front.Batch) bool {
@@ -82,19 +106,23 @@ func (d *direct) txn(c *front.Call, body []byte, b *front.Batch) bool {
 	if err == nil && state.IsReadOnly(r) {
 		return false
 	}
-	d.write(c, state.Command{Kind: state.KindTxn, Request: r}, err, b)
-	return true
+	return d.write(c, pb.KV_Txn_FullMethodName, state.Command{Kind: state.KindTxn, Request: r}, r, err, b)
 }
 
 // pendingWrite is a call that waits for the log.
 type pendingWrite struct {
-	call *front.Call
-	d    *direct
+	call  *front.Call
+	d     *direct
+	again *again // nil while users are not needed
 }
 
 func (p *pendingWrite) Gone() bool { return p.call.Gone() }
 
 func (p *pendingWrite) Done(response proto.Message, err error, b *front.Batch) {
+	if p.again != nil && errors.Is(err, state.ErrAuthOldRevision) {
+		p.call.Go(p.repeat)
+		return
+	}
 	if err != nil {
 		p.call.Reply(nil, wireError(err), b)
 		return
@@ -103,6 +131,14 @@ func (p *pendingWrite) Done(response proto.Message, err error, b *front.Batch) {
 		p.d.kv.store.FillHeader(r.GetHeader())
 	}
 	p.call.Reply(response, nil, b)
+}
+
+// repeat proposes the command as Guard.Propose does.
+func (p *pendingWrite) repeat(b *front.Batch) {
+	ctx := context.WithValue(p.call.Context(), callerKey{}, p.again.caller)
+	response, err := p.d.kv.store.Propose(ctx, p.again.command)
+	p.again = nil
+	p.Done(response, err, b)
 }
 
 // shortRange is how many keys a range may have for the goroutine that has the
@@ -119,7 +155,14 @@ func (d *direct) readRange(c *front.Call, body []byte, b *front.Batch) bool {
 		return false
 	}
 	err := checkRange(r)
-	p := &pendingRange{c, d, r}
+	p := &pendingRange{call: c, d: d, request: r}
+	if err == nil && d.guard.enabled() {
+		who, ok := d.guard.direct(c, pb.KV_Range_FullMethodName, r)
+		if !ok {
+			return false
+		}
+		p.caller = &who
+	}
 	switch {
 	case err != nil:
 		c.Reply(nil, err, b)
@@ -139,6 +182,7 @@ type pendingRange struct {
 	call    *front.Call
 	d       *direct
 	request *pb.RangeRequest
+	caller  *caller // nil if users were not needed when it came
 }
 
 func (p *pendingRange) Gone() bool { return p.call.Gone() }
@@ -149,11 +193,27 @@ func (p *pendingRange) Done(_ proto.Message, err error, b *front.Batch) {
 		return
 	}
 	view := p.d.kv.store.View()
+	if a := view.Auth(); a.Enabled() {
+		if err := p.permit(a); err != nil {
+			p.call.Reply(nil, wireError(err), b)
+			return
+		}
+	}
 	if view.AtMost(shortRange, p.request.Key, p.request.RangeEnd) {
 		p.answer(view, b)
 	} else {
 		p.call.Go(func(b *front.Batch) { p.answer(view, b) })
 	}
+}
+
+// permit tells whether the caller may read the range in a view with these users.
+func (p *pendingRange) permit(a *state.Auth) error {
+	who := p.caller
+	if who == nil {
+		c := caller{anew: func() (auth.Identity, error) { return p.d.guard.identifyCall(p.call) }}
+		who = &c
+	}
+	return p.d.guard.Read(context.WithValue(p.call.Context(), callerKey{}, *who), a, p.request)
 }
 
 func (p *pendingRange) answer(view *state.View, b *front.Batch) {

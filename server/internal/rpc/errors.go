@@ -40,6 +40,9 @@ var wire = []struct{ from, to error }{
 	{state.ErrLeaseNotFound, rpctypes.ErrGRPCLeaseNotFound},
 	{state.ErrLeaseExists, rpctypes.ErrGRPCLeaseExist},
 	{state.ErrLeaseTTLTooLarge, rpctypes.ErrGRPCLeaseTTLTooLarge},
+	{state.ErrNoSpace, rpctypes.ErrGRPCNoSpace},
+	{state.ErrCorrupt, rpctypes.ErrGRPCCorrupt},
+	{state.ErrDowngrading, rpctypes.ErrGRPCDowngradeInProcess},
 	{ErrTimeout, rpctypes.ErrGRPCTimeout},
 	{ErrTimeoutLeaderFailed, rpctypes.ErrGRPCTimeoutDueToLeaderFail},
 	{ErrStopped, rpctypes.ErrGRPCStopped},
@@ -70,9 +73,11 @@ func wireError(err error) error {
 	if err == nil {
 		return nil
 	}
-	for _, w := range wire {
-		if errors.Is(err, w.from) {
-			return w.to
+	for _, table := range [...][]struct{ from, to error }{wire, authWire} {
+		for _, w := range table {
+			if errors.Is(err, w.from) {
+				return w.to
+			}
 		}
 	}
 	if _, ok := status.FromError(err); ok {

@@ -14,6 +14,7 @@ import (
 // KV serves ranges, puts, deletes, transactions and compaction.
 type KV struct {
 	store  Store
+	guard  *Guard // nil refuses every read while users are needed
 	limits Limits
 	pb.UnsafeKVServer
 }
@@ -21,6 +22,12 @@ type KV struct {
 // NewKV returns the KV service over store.
 func NewKV(store Store, limits Limits) *KV {
 	return &KV{store: store, limits: limits.WithDefaults()}
+}
+
+// Guarded has g decide who may read what.
+func (s *KV) Guarded(g *Guard) *KV {
+	s.guard = g
+	return s
 }
 
 var _ pb.KVServer = (*KV)(nil)
@@ -31,7 +38,7 @@ func (s *KV) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, 
 	if err := checkRange(r); err != nil {
 		return nil, err
 	}
-	view, err := s.view(ctx, r.Serializable)
+	view, err := s.view(ctx, r.Serializable, r)
 	if err != nil {
 		return nil, wireError(err)
 	}
@@ -67,7 +74,7 @@ func (s *KV) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, error)
 	if !state.IsReadOnly(r) {
 		return propose[*pb.TxnResponse](ctx, s.store, state.Command{Kind: state.KindTxn, Request: r})
 	}
-	view, err := s.view(ctx, isSerializable(r))
+	view, err := s.view(ctx, isSerializable(r), r)
 	if err != nil {
 		return nil, wireError(err)
 	}
@@ -95,7 +102,7 @@ func (s *KV) RangeStream(r *pb.RangeRequest, stream grpc.ServerStreamingServer[p
 	if err := checkRangeStream(r); err != nil {
 		return err
 	}
-	view, err := s.view(stream.Context(), r.Serializable)
+	view, err := s.view(stream.Context(), r.Serializable, r)
 	if err != nil {
 		return wireError(err)
 	}
@@ -108,11 +115,17 @@ func (s *KV) RangeStream(r *pb.RangeRequest, stream grpc.ServerStreamingServer[p
 	return wireError(err)
 }
 
-func (s *KV) view(ctx context.Context, serializable bool) (*state.View, error) {
+// view returns a view that the caller may have the answer to r from.
+func (s *KV) view(ctx context.Context, serializable bool, r proto.Message) (*state.View, error) {
 	if serializable {
-		return s.store.View(), nil
+		view := s.store.View()
+		return view, s.guard.Read(ctx, view.Auth(), r)
 	}
-	return s.store.Read(ctx)
+	view, err := s.store.Read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return view, s.guard.Read(ctx, view.Auth(), r)
 }
 
 // isSerializable reports whether a read-only transaction may be answered by

@@ -19,12 +19,12 @@ func servedByLearner(request any) bool {
 }
 
 // LearnerStreams returns the interceptor that refuses the streams which a learner
-// does not serve: all but snapshots.
-func LearnerStreams(node Node) grpc.StreamServerInterceptor {
+// does not serve, all but snapshots, and else goes on to next.
+func LearnerStreams(node Node, next grpc.StreamServerInterceptor) grpc.StreamServerInterceptor {
 	return func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 		if info.FullMethod != pb.Maintenance_Snapshot_FullMethodName && node.Learner() {
 			return wireError(ErrNotForLearner)
 		}
-		return handler(srv, stream)
+		return next(srv, stream, info, handler)
 	}
 }

@@ -17,12 +17,19 @@ type Lease struct {
 	store  Store
 	lessor Lessor
 	node   Node
+	guard  *Guard // nil for a member without users
 	pb.UnsafeLeaseServer
 }
 
 // NewLease returns the Lease service.
 func NewLease(store Store, lessor Lessor, node Node) *Lease {
 	return &Lease{store: store, lessor: lessor, node: node}
+}
+
+// Guarded has g decide who may know which keys a lease has.
+func (s *Lease) Guarded(g *Guard) *Lease {
+	s.guard = g
+	return s
 }
 
 var _ pb.LeaseServer = (*Lease)(nil)
@@ -92,6 +99,9 @@ func (s *Lease) LeaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveReques
 		resp.TTL, resp.GrantedTTL = st.Remaining, st.Granted
 		for _, key := range st.Keys {
 			resp.Keys = append(resp.Keys, []byte(key))
+		}
+		if err := s.guard.Keys(ctx, resp.Keys); err != nil {
+			return nil, wireError(err)
 		}
 	}
 	s.store.FillHeader(resp.Header)

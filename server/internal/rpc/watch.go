@@ -54,6 +54,9 @@ type WatchConfig struct {
 	// client sent it, but for an absent key, which is the least key, and rangeEnd, which is nil when it is empty. Its
 	// error should be one of rpctypes' status errors, whose text is the reason that the client is given.
 	Permit func(ctx context.Context, key, rangeEnd []byte) error
+	// Guard decides the same after Permit, and ends watchers that a change of users and roles forbids; nil permits
+	// everything.
+	Guard *Guard
 	// Logger may be nil.
 	Logger *slog.Logger
 }
@@ -99,6 +102,7 @@ func (w *Watch) Watch(rpc pb.Watch_WatchServer) error {
 	s := &watchStream{
 		backend: w.backend,
 		config:  &w.config,
+		rights:  watchRights{guard: w.config.Guard},
 		stream:  w.backend.Hub().NewStream(),
 		sink: watchSink{
 			rpc: rpc, holder: holderOf(rpc), backend: w.backend, fragmentBytes: w.config.RequestBytes + watchResponseOverhead,
@@ -144,12 +148,14 @@ type watchStream struct {
 	stream  *watch.Stream
 	sink    watchSink
 	ticker  *time.Ticker // nil until a watcher asks for progress
+	rights  watchRights
 }
 
 // run serves the stream until it ends, and returns why.
 func (s *watchStream) run(ctx context.Context, in received, leaderless <-chan struct{}) error {
 	always, stopping := make(chan struct{}), s.backend.Stopping()
 	close(always)
+	s.rights.begin()
 	for more := false; ; {
 		var again <-chan struct{}
 		if more {
@@ -160,9 +166,11 @@ func (s *watchStream) run(ctx context.Context, in received, leaderless <-chan st
 		case request := <-in.requests:
 			err = s.handle(ctx, request)
 		case <-s.stream.Ready():
-			more, err = s.step()
+			more, err = s.step(ctx)
 		case <-again:
-			more, err = s.step()
+			more, err = s.step(ctx)
+		case <-s.rights.changed:
+			err = s.revise(ctx)
 		case <-s.ticks():
 			s.stream.Tick()
 		case err = <-in.failed:
@@ -208,7 +216,14 @@ func (s *watchStream) close() {
 
 // step sends events. An error that is not the transport's is the archive's: the member is about to stop for it, and
 // clients should go on elsewhere.
-func (s *watchStream) step() (more bool, err error) {
+func (s *watchStream) step(ctx context.Context) (more bool, err error) {
+	select {
+	case <-s.rights.changed: // before any event that came after
+		if err := s.revise(ctx); err != nil {
+			return false, err
+		}
+	default:
+	}
 	more, err = s.stream.Step(&s.sink)
 	if err == nil || s.sink.err != nil {
 		return more, err
@@ -255,6 +270,9 @@ func (s *watchStream) create(ctx context.Context, r *pb.WatchCreateRequest) erro
 		if err := s.config.Permit(ctx, key, end); err != nil {
 			return s.refuse(s.refusal(err))
 		}
+	}
+	if err := s.rights.permit(ctx, r); err != nil {
+		return s.refuse(s.refusal(wireError(err)))
 	}
 	request := watch.Request{
 		ID:       r.GetWatchId(),

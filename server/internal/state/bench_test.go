@@ -34,7 +34,7 @@ func benchMachine(b *testing.B, n int) (*Machine, uint64) {
 }
 
 func putOf(key, value []byte) Command {
-	return Command{KindPut, &pb.PutRequest{Key: key, Value: value}}
+	return Command{Kind: KindPut, Request: &pb.PutRequest{Key: key, Value: value}}
 }
 
 // cpuTime returns the processor time that the process has used: on a shared machine, unlike the time on the wall, it
@@ -68,7 +68,7 @@ func benchPuts(b *testing.B, keys int, each func(m *Machine)) {
 		for i := range batch {
 			next = next*6364136223846793005 + 1442695040888963407
 			requests[i].Key, requests[i].Value = names[(next>>33)%uint64(keys)], value
-			batch[i] = Command{KindPut, &requests[i]}
+			batch[i] = Command{Kind: KindPut, Request: &requests[i]}
 		}
 		index++
 		m.Apply(index, 1, batch)
@@ -162,7 +162,7 @@ func BenchmarkTxn(b *testing.B) {
 			next = next*6364136223846793005 + 1442695040888963407
 			key := names[(next>>33)%benchKeys]
 			v, _ := m.live.Get(text(key))
-			batch[i] = Command{KindTxn, &pb.TxnRequest{
+			batch[i] = Command{Kind: KindTxn, Request: &pb.TxnRequest{
 				Compare: []*pb.Compare{{Key: key, Target: pb.Compare_MOD, TargetUnion: &pb.Compare_ModRevision{ModRevision: v.Mod}}},
 				Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: key, Value: value}}}},
 				Failure: []*pb.RequestOp{{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: key}}}},
@@ -191,11 +191,11 @@ func BenchmarkExpire(b *testing.B) {
 		for i := range int64(leases) {
 			index++
 			m.Apply(index, 1, []Command{
-				{KindLeaseGrant, &pb.LeaseGrantRequest{ID: i + 1, TTL: 60}},
-				{KindPut, &pb.PutRequest{Key: benchKey(int(i)), Value: make([]byte, benchValue), Lease: i + 1}},
+				{Kind: KindLeaseGrant, Request: &pb.LeaseGrantRequest{ID: i + 1, TTL: 60}},
+				{Kind: KindPut, Request: &pb.PutRequest{Key: benchKey(int(i)), Value: make([]byte, benchValue), Lease: i + 1}},
 			})
 			if i%perEntry == 0 {
-				entries = append(entries, []Command{{KindExpireLeases, &ExpireLeases{}}})
+				entries = append(entries, []Command{{Kind: KindExpireLeases, Request: &ExpireLeases{}}})
 			}
 			e := entries[len(entries)-1][0].Request.(*ExpireLeases)
 			e.IDs = append(e.IDs, i+1)

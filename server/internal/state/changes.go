@@ -20,6 +20,8 @@ type Changes struct {
 	Members       []Member // added or changed
 	// RemovedMembers are the ids of members that were removed, and are never to be used again.
 	RemovedMembers []uint64
+	Auth           AuthChanges
+	Notices        *Notices // all of them; nil when they did not change
 	// SweptTo is the compact revision whose physical removal was finished; 0 when none was.
 	SweptTo int64
 }
@@ -31,6 +33,7 @@ type pending struct {
 	removed     []Revision
 	leases      []int64  // granted or ended, in order, repeated
 	members     []uint64 // changed or removed, in order, repeated
+	notices     bool     // changed
 	sweptTo     int64
 	leaseEvents []LeaseEvent
 }
@@ -47,6 +50,9 @@ func (c *Changes) Merge(later Changes) {
 	c.Versions = append(c.Versions, later.Versions...)
 	c.Removed = append(c.Removed, later.Removed...)
 	c.SweptTo = max(c.SweptTo, later.SweptTo)
+	if later.Notices != nil {
+		c.Notices = later.Notices
+	}
 
 	again := make(map[int64]bool, len(later.Leases)+len(later.RevokedLeases))
 	for _, l := range later.Leases {
@@ -70,6 +76,7 @@ func (c *Changes) Merge(later Changes) {
 	slices.Sort(c.RemovedMembers)
 	c.Members = append(c.Members, later.Members...)
 	slices.SortFunc(c.Members, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
+	c.Auth.merge(later.Auth)
 }
 
 // TakeChanges returns what changed since the last call; it is empty when nothing was applied or swept since. Changes
@@ -81,7 +88,10 @@ func (m *Machine) TakeChanges() Changes {
 	}
 	c := Changes{
 		Index: m.index, Term: m.term, Revision: m.revision, Compact: m.compact,
-		Versions: p.versions, Removed: p.removed, SweptTo: p.sweptTo,
+		Versions: p.versions, Removed: p.removed, SweptTo: p.sweptTo, Auth: m.auth.take(),
+	}
+	if p.notices {
+		c.Notices = new(m.notices.Notices)
 	}
 	slices.Sort(p.leases)
 	for _, id := range slices.Compact(p.leases) {
@@ -109,6 +119,10 @@ func (m *Machine) Dump() Changes {
 	c := Changes{
 		Index: m.index, Term: m.term, Revision: m.revision, Compact: m.compact,
 		Leases: m.Leases(), Members: m.Members(), RemovedMembers: m.RemovedMembers(), SweptTo: max(m.compact, 0),
+		Auth: m.auth.dump(),
+	}
+	if len(m.notices.Alarms) > 0 || m.notices.Downgrade != "" {
+		c.Notices = new(m.notices.Notices)
 	}
 	r := m.reader()
 	merge(m.live, m.dead, "", func(v *Version) bool {

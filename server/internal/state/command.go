@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -21,12 +22,19 @@ const (
 	KindLeaseRevoke  Kind = 6 // *etcdserverpb.LeaseRevokeRequest
 	KindExpireLeases Kind = 7 // *ExpireLeases
 	KindMember       Kind = 8 // *Member
+
+	KindAlarm       Kind = 24 // *etcdserverpb.AlarmRequest, an operator's
+	KindRaise       Kind = 25 // *etcdserverpb.AlarmRequest, a member's own: see Alarm.Raised
+	KindFingerprint Kind = 26 // *etcdserverpb.HashKVRequest, whose Revision is the FingerprintVersion
+	KindDowngrade   Kind = 27 // *etcdserverpb.DowngradeRequest
+	KindDivergence  Kind = 28 // *Divergence
 )
 
 // Command is one entry of a batch: a request of the kind. Whoever hands it to Machine.Apply gives the request away.
 type Command struct {
 	Kind    Kind
 	Request any
+	Caller
 }
 
 // ExpireLeases revokes the leases whose time is up by the leader's clock. Unknown ids are ignored: they were revoked
@@ -47,16 +55,21 @@ type Member struct {
 	Learner    bool
 }
 
-// AppendTo appends the encoding of c to b: a byte with the kind, then the request as protobuf. It fails with ErrCommand
+// AppendTo appends the encoding of c to b: its Caller, if it has one, a byte with the kind, then the request as protobuf. It fails with ErrCommand
 // when the request is not of the kind's type.
 func (c Command) AppendTo(b []byte) ([]byte, error) {
+	out := c.Caller.appendTo(b)
 	switch r := c.Request.(type) {
 	case *ExpireLeases:
 		if c.Kind == KindExpireLeases && r != nil {
-			return r.appendTo(append(b, byte(c.Kind))), nil
+			return r.appendTo(append(out, byte(c.Kind))), nil
 		}
 	case *Member:
 		if c.Kind == KindMember && r != nil {
+			return r.appendTo(append(out, byte(c.Kind))), nil
+		}
+	case *Divergence:
+		if c.Kind == KindDivergence && r != nil {
 			return r.appendTo(append(b, byte(c.Kind))), nil
 		}
 	case *MemberChange:
@@ -67,7 +80,7 @@ func (c Command) AppendTo(b []byte) ([]byte, error) {
 		if want := newRequest(c.Kind); want == nil || want.ProtoReflect().Type() != r.ProtoReflect().Type() {
 			break
 		}
-		out, err := proto.MarshalOptions{}.MarshalAppend(append(b, byte(c.Kind)), r)
+		out, err := proto.MarshalOptions{}.MarshalAppend(append(out, byte(c.Kind)), r)
 		if err != nil {
 			return b, fmt.Errorf("encode command of kind %d: %w", c.Kind, err)
 		}
@@ -82,9 +95,12 @@ func DecodeCommand(b []byte) (Command, error) {
 	if len(b) == 0 {
 		return Command{}, fmt.Errorf("decode empty command: %w", ErrCommand)
 	}
+	caller, b, err := cutCaller(b)
+	if err != nil || len(b) == 0 {
+		return Command{}, fmt.Errorf("decode command of %q: %w", caller.User, cmp.Or(err, ErrCommand))
+	}
 	kind, body := Kind(b[0]), b[1:]
 	var request any
-	var err error
 	switch kind {
 	case KindExpireLeases:
 		r := new(ExpireLeases)
@@ -94,6 +110,9 @@ func DecodeCommand(b []byte) (Command, error) {
 		request, err = r, r.decode(body)
 	case KindMemberAdd, KindMemberRemove, KindMemberPromote, KindMemberUpdate:
 		r := new(MemberChange)
+		request, err = r, r.decode(body)
+	case KindDivergence:
+		r := new(Divergence)
 		request, err = r, r.decode(body)
 	default:
 		r := newRequest(kind)
@@ -105,7 +124,7 @@ func DecodeCommand(b []byte) (Command, error) {
 	if err != nil {
 		return Command{}, fmt.Errorf("decode command of kind %d: %w: %w", kind, ErrCommand, err)
 	}
-	return Command{Kind: kind, Request: request}, nil
+	return Command{Kind: kind, Request: request, Caller: caller}, nil
 }
 
 // newRequest returns an empty request of the kinds that carry one of etcd's messages, nil for all others.
@@ -123,8 +142,14 @@ func newRequest(k Kind) proto.Message {
 		return new(pb.LeaseGrantRequest)
 	case KindLeaseRevoke:
 		return new(pb.LeaseRevokeRequest)
+	case KindAlarm, KindRaise:
+		return new(pb.AlarmRequest)
+	case KindFingerprint:
+		return new(pb.HashKVRequest)
+	case KindDowngrade:
+		return new(pb.DowngradeRequest)
 	default:
-		return nil
+		return newAuthRequest(k)
 	}
 }
 

@@ -11,22 +11,42 @@ import (
 // oneOfEach is a command of each kind, with every field of our own two messages set.
 func oneOfEach() []Command {
 	return []Command{
-		{KindPut, &pb.PutRequest{Key: []byte("k"), Value: []byte("v"), Lease: -3, PrevKv: true}},
-		{KindDeleteRange, &pb.DeleteRangeRequest{Key: []byte("k"), RangeEnd: []byte{0}}},
-		{KindTxn, &pb.TxnRequest{Compare: []*pb.Compare{ifMod("k", equal, 4)}, Success: ops(opPut("a", "b"))}},
-		{KindCompact, &pb.CompactionRequest{Revision: 5}},
-		{KindLeaseGrant, &pb.LeaseGrantRequest{ID: 6, TTL: 7}},
-		{KindLeaseRevoke, &pb.LeaseRevokeRequest{ID: 8}},
-		{KindExpireLeases, &ExpireLeases{IDs: []int64{1, -1, 1 << 62}}},
-		{KindExpireLeases, &ExpireLeases{}},
-		{KindMember, &Member{ID: 1 << 63, Name: "n", PeerURLs: []string{"p", ""}, ClientURLs: []string{"c", "d"}, Learner: true}},
-		{KindMember, &Member{}},
+		{Kind: KindPut, Request: &pb.PutRequest{Key: []byte("k"), Value: []byte("v"), Lease: -3, PrevKv: true}},
+		{Kind: KindDeleteRange, Request: &pb.DeleteRangeRequest{Key: []byte("k"), RangeEnd: []byte{0}}},
+		{Kind: KindTxn, Request: &pb.TxnRequest{Compare: []*pb.Compare{ifMod("k", equal, 4)}, Success: ops(opPut("a", "b"))}},
+		{Kind: KindCompact, Request: &pb.CompactionRequest{Revision: 5}},
+		{Kind: KindLeaseGrant, Request: &pb.LeaseGrantRequest{ID: 6, TTL: 7}},
+		{Kind: KindLeaseRevoke, Request: &pb.LeaseRevokeRequest{ID: 8}},
+		{Kind: KindExpireLeases, Request: &ExpireLeases{IDs: []int64{1, -1, 1 << 62}}},
+		{Kind: KindExpireLeases, Request: &ExpireLeases{}},
+		{Kind: KindMember, Request: &Member{ID: 1 << 63, Name: "n", PeerURLs: []string{"p", ""}, ClientURLs: []string{"c", "d"}, Learner: true}},
+		{Kind: KindMember, Request: &Member{}},
+		{Kind: KindPut, Request: &pb.PutRequest{Key: []byte("k")}, Caller: Caller{User: "u", AuthRevision: 300}},
+		{Kind: KindMember, Request: &Member{ID: 3}, Caller: Caller{AuthRevision: 1}},
+		{Kind: KindAuthEnable, Request: &pb.AuthEnableRequest{}},
+		{Kind: KindAuthDisable, Request: &pb.AuthDisableRequest{}},
+		{Kind: KindAuthenticate, Request: &pb.InternalAuthenticateRequest{Name: "u", SimpleToken: "t"}},
+		{Kind: KindUserAdd, Request: &pb.AuthUserAddRequest{Name: "u", HashedPassword: "aGFzaA=="}},
+		{Kind: KindUserDelete, Request: &pb.AuthUserDeleteRequest{Name: "u"}},
+		{Kind: KindUserChangePassword, Request: &pb.AuthUserChangePasswordRequest{Name: "u", HashedPassword: "aGFzaA=="}},
+		{Kind: KindUserGrantRole, Request: &pb.AuthUserGrantRoleRequest{User: "u", Role: "r"}},
+		{Kind: KindUserRevokeRole, Request: &pb.AuthUserRevokeRoleRequest{Name: "u", Role: "r"}},
+		{Kind: KindRoleAdd, Request: &pb.AuthRoleAddRequest{Name: "r"}},
+		{Kind: KindRoleDelete, Request: &pb.AuthRoleDeleteRequest{Role: "r"}},
+		{Kind: KindRoleGrantPermission, Request: &pb.AuthRoleGrantPermissionRequest{Name: "r"}},
+		{Kind: KindRoleRevokePermission, Request: &pb.AuthRoleRevokePermissionRequest{Role: "r", Key: []byte("k")}},
+		{Kind: KindAlarm, Request: &pb.AlarmRequest{Action: 1, MemberID: 1 << 63, Alarm: 2}},
+		{Kind: KindRaise, Request: &pb.AlarmRequest{Action: 2, MemberID: 3, Alarm: 1}},
+		{Kind: KindFingerprint, Request: &pb.HashKVRequest{Revision: FingerprintVersion}},
+		{Kind: KindDowngrade, Request: &pb.DowngradeRequest{Action: 1, Version: "3.6.0"}},
+		{Kind: KindDivergence, Request: &Divergence{Member: 1 << 63, Index: 7, Sum: []byte{1, 2}}},
 	}
 }
 
 func requireSameCommand(t *testing.T, want, got Command) {
 	t.Helper()
 	require.Equal(t, want.Kind, got.Kind)
+	require.Equal(t, want.Caller, got.Caller)
 	if m, ok := want.Request.(proto.Message); ok {
 		require.True(t, proto.Equal(m, got.Request.(proto.Message)), "want %v, got %v", want.Request, got.Request)
 		return
@@ -50,14 +70,21 @@ func TestCommandRoundTrip(t *testing.T) {
 // The encodings are in logs: these bytes may never change their meaning.
 func TestCommandBytes(t *testing.T) {
 	for want, c := range map[string]Command{
-		"\x01\n\x01k\x12\x01v":   {KindPut, &pb.PutRequest{Key: []byte("k"), Value: []byte("v")}},
-		"\x04\b\x05":             {KindCompact, &pb.CompactionRequest{Revision: 5}},
-		"\x07\n\x03\x01\x80\x01": {KindExpireLeases, &ExpireLeases{IDs: []int64{1, 128}}},
-		"\x08\b\x05\x12\x01n\x1a\x01p\x22\x01c\x28\x01": {KindMember, &Member{ID: 5, Name: "n", PeerURLs: []string{"p"}, ClientURLs: []string{"c"}, Learner: true}},
-		"\x02\n\x01k":                 {KindDeleteRange, &pb.DeleteRangeRequest{Key: []byte("k")}},
-		"\x05\b\x03\x10\x01":          {KindLeaseGrant, &pb.LeaseGrantRequest{ID: 1, TTL: 3}},
-		"\x06\b\x01":                  {KindLeaseRevoke, &pb.LeaseRevokeRequest{ID: 1}},
-		"\x03\x12\x05\x12\x03\n\x01k": {KindTxn, &pb.TxnRequest{Success: ops(opPut("k", ""))}},
+		"\x01\n\x01k\x12\x01v":   {Kind: KindPut, Request: &pb.PutRequest{Key: []byte("k"), Value: []byte("v")}},
+		"\x04\b\x05":             {Kind: KindCompact, Request: &pb.CompactionRequest{Revision: 5}},
+		"\x07\n\x03\x01\x80\x01": {Kind: KindExpireLeases, Request: &ExpireLeases{IDs: []int64{1, 128}}},
+		"\x08\b\x05\x12\x01n\x1a\x01p\x22\x01c\x28\x01": {Kind: KindMember, Request: &Member{ID: 5, Name: "n", PeerURLs: []string{"p"}, ClientURLs: []string{"c"}, Learner: true}},
+		"\x32\x03\x01u\x02\n\x01k":                      {Kind: KindDeleteRange, Request: &pb.DeleteRangeRequest{Key: []byte("k")}, Caller: Caller{User: "u", AuthRevision: 3}},
+		"\x20":                                          {Kind: KindAuthEnable, Request: &pb.AuthEnableRequest{}},
+		"\x02\n\x01k":                                   {Kind: KindDeleteRange, Request: &pb.DeleteRangeRequest{Key: []byte("k")}},
+		"\x05\b\x03\x10\x01":                            {Kind: KindLeaseGrant, Request: &pb.LeaseGrantRequest{ID: 1, TTL: 3}},
+		"\x06\b\x01":                                    {Kind: KindLeaseRevoke, Request: &pb.LeaseRevokeRequest{ID: 1}},
+		"\x03\x12\x05\x12\x03\n\x01k":                   {Kind: KindTxn, Request: &pb.TxnRequest{Success: ops(opPut("k", ""))}},
+		"\x18\b\x01\x10\x05\x18\x01":                    {Kind: KindAlarm, Request: &pb.AlarmRequest{Action: 1, MemberID: 5, Alarm: 1}},
+		"\x19\b\x02\x10\x05\x18\x02":                    {Kind: KindRaise, Request: &pb.AlarmRequest{Action: 2, MemberID: 5, Alarm: 2}},
+		"\x1a\b\x01":                                    {Kind: KindFingerprint, Request: &pb.HashKVRequest{Revision: 1}},
+		"\x1b\b\x01\x12\x053.6.0":                       {Kind: KindDowngrade, Request: &pb.DowngradeRequest{Action: 1, Version: "3.6.0"}},
+		"\x1c\b\x05\x10\x07\x1a\x01s":                   {Kind: KindDivergence, Request: &Divergence{Member: 5, Index: 7, Sum: []byte("s")}},
 	} {
 		got, err := DecodeCommand([]byte(want))
 		require.NoError(t, err, "%q", want)
@@ -79,13 +106,16 @@ func TestCommandRefused(t *testing.T) {
 		"expire: id cut short":  "\x07\n\x01\x80",
 		"member: field number":  "\x08\x00\x01",
 		"member: varint cut":    "\x08\b\x80",
+		"a caller alone":        "\x32\x01\x01u",
+		"a caller cut short":    "\x32\x01\x05u",
+		"two callers":           "\x32\x01\x01u\x32\x01\x01u\x20",
 	} {
 		_, err := DecodeCommand([]byte(b))
 		require.ErrorIs(t, err, ErrCommand, name)
 	}
 	for _, c := range []Command{
-		{}, {KindPut, nil}, {KindPut, &pb.TxnRequest{}}, {KindPut, &ExpireLeases{}}, {KindMember, &ExpireLeases{}},
-		{KindExpireLeases, &Member{}}, {99, &pb.PutRequest{}}, {KindPut, "text"}, {KindMember, (*Member)(nil)},
+		{}, {Kind: KindPut, Request: nil}, {Kind: KindPut, Request: &pb.TxnRequest{}}, {Kind: KindPut, Request: &ExpireLeases{}}, {Kind: KindMember, Request: &ExpireLeases{}},
+		{Kind: KindExpireLeases, Request: &Member{}}, {Kind: 99, Request: &pb.PutRequest{}}, {Kind: KindPut, Request: "text"}, {Kind: KindMember, Request: (*Member)(nil)},
 	} {
 		b, err := c.AppendTo([]byte("before"))
 		require.ErrorIs(t, err, ErrCommand)
@@ -118,8 +148,8 @@ func FuzzDecodeCommand(f *testing.F) {
 
 		m := New(Config{})
 		m.Apply(1, 1, []Command{
-			{KindLeaseGrant, &pb.LeaseGrantRequest{ID: 1, TTL: 9}},
-			{KindPut, &pb.PutRequest{Key: []byte("k"), Lease: 1}},
+			{Kind: KindLeaseGrant, Request: &pb.LeaseGrantRequest{ID: 1, TTL: 9}},
+			{Kind: KindPut, Request: &pb.PutRequest{Key: []byte("k"), Lease: 1}},
 		})
 		m.Apply(2, 1, []Command{got, c})
 		require.NoError(t, m.Check())

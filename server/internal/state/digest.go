@@ -35,6 +35,14 @@ func (m *Machine) Digest() [32]byte {
 	for _, l := range m.Leases() {
 		d.numbers(l.ID, l.TTL, int64(l.Keys))
 	}
+	m.digestMembers(&d)
+	m.digestNotices(&d)
+	m.auth.state.digest(&d)
+	d.flush()
+	return [32]byte(d.h.Sum(nil))
+}
+
+func (m *Machine) digestMembers(d *digester) {
 	for _, member := range m.members {
 		d.numbers(int64(member.ID))
 		d.text(member.Name)
@@ -46,8 +54,6 @@ func (m *Machine) Digest() [32]byte {
 	for _, id := range m.removed {
 		d.numbers(int64(id))
 	}
-	d.flush()
-	return [32]byte(d.h.Sum(nil))
 }
 
 // digester writes values so that no two different sequences give the same bytes. It gathers before it hashes: the hash

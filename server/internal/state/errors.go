@@ -33,6 +33,12 @@ var (
 	ErrLastVoter = errors.New("the last voter can not be removed")
 	// ErrNotReadOnly: the transaction given to View.Txn holds a write.
 	ErrNotReadOnly = errors.New("transaction is not read-only")
+	// ErrNoSpace: a NOSPACE alarm is on, and the command may add data.
+	ErrNoSpace = errors.New("database space exceeded")
+	// ErrCorrupt: a CORRUPT alarm is on.
+	ErrCorrupt = errors.New("corrupt cluster")
+	// ErrDowngrading: a downgrade is announced already.
+	ErrDowngrading = errors.New("cluster has a downgrade job in progress")
 	// ErrCommand: the bytes or the value are not a command of this version.
 	ErrCommand = errors.New("not a command")
 	// ErrArchive: the archive failed, or did not hold what was written. State itself is unharmed, but the member can

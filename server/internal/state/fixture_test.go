@@ -33,7 +33,7 @@ func (f *fixture) apply(batch ...Command) []Result {
 
 func (f *fixture) try(kind Kind, request any) Result {
 	f.Helper()
-	return f.apply(Command{kind, request})[0]
+	return f.apply(Command{Kind: kind, Request: request})[0]
 }
 
 // do applies a command that has to succeed.

@@ -34,21 +34,21 @@ func (w *world) readable(m *model) int64 {
 func (w *world) command() Command {
 	switch w.pick(16, "kind") {
 	case 0:
-		return Command{KindCompact, &pb.CompactionRequest{Revision: w.revision()}}
+		return Command{Kind: KindCompact, Request: &pb.CompactionRequest{Revision: w.revision()}}
 	case 1, 2:
-		return Command{KindLeaseGrant, &pb.LeaseGrantRequest{ID: w.lease(), TTL: pick[int64](w, "ttl", -1, 5, 60, 9_000_000_001)}}
+		return Command{Kind: KindLeaseGrant, Request: &pb.LeaseGrantRequest{ID: w.lease(), TTL: pick[int64](w, "ttl", -1, 5, 60, 9_000_000_001)}}
 	case 3:
-		return Command{KindLeaseRevoke, &pb.LeaseRevokeRequest{ID: w.lease()}}
+		return Command{Kind: KindLeaseRevoke, Request: &pb.LeaseRevokeRequest{ID: w.lease()}}
 	case 4:
-		return Command{KindExpireLeases, &ExpireLeases{IDs: []int64{w.lease(), w.lease(), w.lease()}[w.pick(3, "ids"):]}}
+		return Command{Kind: KindExpireLeases, Request: &ExpireLeases{IDs: []int64{w.lease(), w.lease(), w.lease()}[w.pick(3, "ids"):]}}
 	case 5:
-		return Command{KindMember, &Member{ID: uint64(1 + w.pick(3, "id")), Name: "new", ClientURLs: []string{"http://new"}}}
+		return Command{Kind: KindMember, Request: &Member{ID: uint64(1 + w.pick(3, "id")), Name: "new", ClientURLs: []string{"http://new"}}}
 	case 6, 7:
-		return Command{KindDeleteRange, w.deleteRequest()}
+		return Command{Kind: KindDeleteRange, Request: w.deleteRequest()}
 	case 8, 9, 10, 11:
-		return Command{KindTxn, w.txnRequest(w.model, 2)}
+		return Command{Kind: KindTxn, Request: w.txnRequest(w.model, 2)}
 	default:
-		return Command{KindPut, w.putRequest()}
+		return Command{Kind: KindPut, Request: w.putRequest()}
 	}
 }
 

@@ -6,7 +6,7 @@ import "fmt"
 // meant to be called after every step of a test.
 func (m *Machine) Check() error {
 	for _, check := range []func() error{
-		m.checkNumbers, m.checkKeys, m.checkLeases, m.checkWindow, m.checkMembers,
+		m.checkNumbers, m.checkKeys, m.checkLeases, m.checkWindow, m.checkMembers, m.checkAuth, m.checkNotices, m.checkPrints,
 	} {
 		if err := check(); err != nil {
 			return fmt.Errorf("state at index %d, revision %d, compacted %d: %w", m.index, m.revision, m.compact, err)

@@ -49,6 +49,9 @@ func (m *Machine) LeaseKeys(id int64) []string {
 	return g.keys.Keys()
 }
 
+// LeaseCount returns the number of leases.
+func (m *Machine) LeaseCount() int { return len(m.leases) }
+
 // Leases returns all leases, ascending by ID.
 func (m *Machine) Leases() []LeaseInfo {
 	infos := make([]LeaseInfo, 0, len(m.leases))
@@ -82,7 +85,9 @@ func (m *Machine) grantLease(id, ttl int64) (*pb.LeaseGrantResponse, error) {
 		return nil, ErrLeaseExists
 	}
 	ttl = max(ttl, 1)
-	m.leases[id] = &grant{id: id, ttl: ttl, index: m.index}
+	g := &grant{id: id, ttl: ttl, index: m.index}
+	m.leases[id] = g
+	m.prints.leases += g.row()
 	m.noteLease(LeaseEvent{ID: id, TTL: ttl})
 	return &pb.LeaseGrantResponse{Header: m.header(), ID: id, TTL: ttl}, nil
 }
@@ -122,6 +127,7 @@ func (e *ExpireLeases) ids() []int64 {
 func (m *Machine) endLease(g *grant) {
 	// The lease goes first: deleting a key then finds no lease to detach from, and g.keys stays as it is.
 	delete(m.leases, g.id)
+	m.prints.leases -= g.row()
 	g.keys.Scan(func(key string) bool {
 		if v, ok := m.live.Get(key); ok {
 			m.delete(v)

@@ -63,7 +63,9 @@ func (l *Loader) Lease(info LeaseInfo) error {
 	if info.ID == 0 || info.TTL <= 0 || info.TTL > MaxLeaseTTL || l.m.leases[info.ID] != nil {
 		return fmt.Errorf("load lease %x with TTL %d: %w", info.ID, info.TTL, errLoad)
 	}
-	l.m.leases[info.ID] = &grant{id: info.ID, ttl: info.TTL, index: info.Index}
+	g := &grant{id: info.ID, ttl: info.TTL, index: info.Index}
+	l.m.leases[info.ID] = g
+	l.m.prints.leases += g.row()
 	return nil
 }
 
@@ -105,6 +107,9 @@ func (l *Loader) Finish(index, term uint64, revision, compact int64) (*Machine, 
 		g.keys.Insert(key)
 		return true
 	})
+	if err == nil {
+		err = m.auth.state.checkLoaded()
+	}
 	if err != nil {
 		return nil, err
 	}

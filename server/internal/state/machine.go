@@ -59,7 +59,7 @@ type Result struct {
 
 // Size is what the store holds.
 type Size struct {
-	// Live is the bytes of the live keys and values, and 256 a key: what the quota counts.
+	// Live is the bytes of the live keys and values, and 256 a key.
 	Live int64
 	// History is the bytes of the superseded versions and tombstones that compaction has not removed yet: keys, values
 	// and what each costs in memory while it is there. What was archived counts all the same.
@@ -67,6 +67,15 @@ type Size struct {
 	// Keys is the number of live keys.
 	Keys int
 }
+
+// totals is what a machine keeps count of.
+type totals struct {
+	size   Size
+	counts Counts
+}
+
+// Counts is what was applied since the machine was made. It is no part of the state: members differ in it.
+type Counts struct{ Puts, Deletes, Txns, PutBytes int64 }
 
 // Machine is the replicated state: its content is a function of the commands applied and of nothing else. It has no
 // lock: the caller serialises all calls of its methods, and shares Views and Histories instead.
@@ -76,9 +85,12 @@ type Machine struct {
 	window window
 	leases map[int64]*grant // never ranged over where the order could show
 	roster
+	auth authority
 
 	clusterID uint64
 	archive   Archive
+	notices   notices
+	prints    prints
 
 	revision    int64 // of the last command that wrote something
 	subs        int64 // writes of the command being applied; 0 between commands
@@ -87,10 +99,15 @@ type Machine struct {
 
 	sweep   sweep
 	pending pending
-	size    Size
-	view    *View // of the present state, nil when something was applied since the last
-	scratch []byte
-	victims []*Version // working space of range deletes
+	totals
+	view *View // of the present state, nil when something was applied since the last
+	room room
+}
+
+// room is working space that is used again.
+type room struct {
+	checksum []byte
+	victims  []*Version // of range deletes
 }
 
 // New returns an empty store.
@@ -109,6 +126,7 @@ func New(c Config) *Machine {
 		revision:  firstRevision,
 		compact:   neverCompacted,
 		sweep:     sweep{done: neverCompacted},
+		auth:      authority{state: newAuth()},
 	}
 	for _, member := range c.Members {
 		m.setMember(member)
@@ -137,12 +155,21 @@ func (m *Machine) Apply(index, term uint64, batch []Command) []Result {
 
 // apply carries out one command. Each case keeps a nil message of a concrete type out of the interface.
 func (m *Machine) apply(c *Command) (proto.Message, error) {
+	if m.notices.noSpace || m.notices.corrupt {
+		if err := m.notices.barred(c); err != nil {
+			return nil, err
+		}
+	}
+	if err := m.permit(c); err != nil {
+		return nil, err
+	}
 	switch r := c.Request.(type) {
 	case *pb.PutRequest:
 		return result(m.put(r))
 	case *pb.DeleteRangeRequest:
 		return m.deleteRange(r), nil
 	case *pb.TxnRequest:
+		m.counts.Txns++
 		return result(m.txn(r))
 	case *pb.CompactionRequest:
 		return result(m.compactTo(r.GetRevision()))
@@ -156,7 +183,19 @@ func (m *Machine) apply(c *Command) (proto.Message, error) {
 		return result(m.updateMember(r))
 	case *MemberChange:
 		return result(m.changeMembers(c.Kind, r))
+	case *pb.AlarmRequest:
+		return m.alarm(r, c.Kind == KindRaise), nil
+	case *Divergence:
+		return m.accuse(r), nil
+	case *pb.HashKVRequest:
+		m.takeFingerprint(r.GetRevision())
+		return &pb.HashKVResponse{Header: m.header(), HashRevision: int64(m.index)}, nil
+	case *pb.DowngradeRequest:
+		return result(m.downgrade(r))
 	default:
+		if response, ok, err := m.applyAuth(c); ok {
+			return response, err
+		}
 		return nil, fmt.Errorf("apply %T: %w", c.Request, ErrCommand)
 	}
 }
@@ -179,6 +218,9 @@ func (m *Machine) CompactRevision() int64 { return m.compact }
 
 // Size returns what the store holds now.
 func (m *Machine) Size() Size { return m.size }
+
+// Counts returns what was applied.
+func (m *Machine) Counts() Counts { return m.counts }
 
 // History returns the events in memory.
 func (m *Machine) History() History { return m.window.snapshot(m.revision) }

@@ -19,11 +19,11 @@ func TestApply(t *testing.T) {
 	index, term = m.Applied()
 	require.Equal(t, [2]uint64{4, 2}, [2]uint64{index, term})
 	results := m.Apply(5, 2, []Command{
-		{KindPut, &pb.PutRequest{Key: []byte("a")}},
-		{KindPut, &pb.PutRequest{Key: []byte("b"), Lease: 1}},
-		{KindPut, &pb.PutRequest{Key: []byte("c")}},
-		{KindPut, "no request"},
-		{KindPut, nil},
+		{Kind: KindPut, Request: &pb.PutRequest{Key: []byte("a")}},
+		{Kind: KindPut, Request: &pb.PutRequest{Key: []byte("b"), Lease: 1}},
+		{Kind: KindPut, Request: &pb.PutRequest{Key: []byte("c")}},
+		{Kind: KindPut, Request: "no request"},
+		{Kind: KindPut, Request: nil},
 	})
 	require.EqualValues(t, 2, results[0].Response.(*pb.PutResponse).Header.Revision)
 	require.ErrorIs(t, results[1].Err, ErrLeaseNotFound)
@@ -40,6 +40,8 @@ func TestApplyNilRequests(t *testing.T) {
 		KindPut: (*pb.PutRequest)(nil), KindDeleteRange: (*pb.DeleteRangeRequest)(nil), KindTxn: (*pb.TxnRequest)(nil),
 		KindCompact: (*pb.CompactionRequest)(nil), KindLeaseGrant: (*pb.LeaseGrantRequest)(nil),
 		KindLeaseRevoke: (*pb.LeaseRevokeRequest)(nil), KindExpireLeases: (*ExpireLeases)(nil), KindMember: (*Member)(nil),
+		KindAlarm: (*pb.AlarmRequest)(nil), KindFingerprint: (*pb.HashKVRequest)(nil), KindDowngrade: (*pb.DowngradeRequest)(nil),
+		KindDivergence: (*Divergence)(nil),
 	} {
 		f.try(kind, request)
 	}
@@ -56,12 +58,12 @@ func TestDeterminism(t *testing.T) {
 		m = New(Config{})
 		for i := uint64(1); i <= 50; i++ {
 			batch := []Command{
-				{KindLeaseGrant, &pb.LeaseGrantRequest{ID: int64(i % 5), TTL: 10}},
-				{KindPut, &pb.PutRequest{Key: []byte{byte(i % 7)}, Value: []byte{byte(i)}, Lease: int64(i % 5), PrevKv: true}},
-				{KindPut, &pb.PutRequest{Key: []byte{byte(i % 3), 1}, Value: []byte{byte(i)}, Lease: int64(i % 4)}},
-				{KindTxn, &pb.TxnRequest{Compare: []*pb.Compare{ifMod("\x01", greater, int64(i))}, Success: ops(opDelete("\x02", "\x00")), Failure: ops(opGet("\x01", 0))}},
-				{KindExpireLeases, &ExpireLeases{IDs: []int64{int64(i % 3), int64(i % 11)}}},
-				{KindCompact, &pb.CompactionRequest{Revision: int64(i)}},
+				{Kind: KindLeaseGrant, Request: &pb.LeaseGrantRequest{ID: int64(i % 5), TTL: 10}},
+				{Kind: KindPut, Request: &pb.PutRequest{Key: []byte{byte(i % 7)}, Value: []byte{byte(i)}, Lease: int64(i % 5), PrevKv: true}},
+				{Kind: KindPut, Request: &pb.PutRequest{Key: []byte{byte(i % 3), 1}, Value: []byte{byte(i)}, Lease: int64(i % 4)}},
+				{Kind: KindTxn, Request: &pb.TxnRequest{Compare: []*pb.Compare{ifMod("\x01", greater, int64(i))}, Success: ops(opDelete("\x02", "\x00")), Failure: ops(opGet("\x01", 0))}},
+				{Kind: KindExpireLeases, Request: &ExpireLeases{IDs: []int64{int64(i % 3), int64(i % 11)}}},
+				{Kind: KindCompact, Request: &pb.CompactionRequest{Revision: int64(i)}},
 			}
 			for _, r := range m.Apply(i, i/10, batch) {
 				if r.Err != nil {

@@ -136,7 +136,7 @@ func TestRangeCounts(t *testing.T) {
 		apply(putOf(fmt.Appendf(nil, "%05d", (i*7919)%keys), nil))
 	}
 	for i := 0; i < keys; i += 3 {
-		apply(Command{KindDeleteRange, &pb.DeleteRangeRequest{Key: fmt.Appendf(nil, "%05d", i)}})
+		apply(Command{Kind: KindDeleteRange, Request: &pb.DeleteRangeRequest{Key: fmt.Appendf(nil, "%05d", i)}})
 	}
 	view := f.m.View()
 	check := func(v *View, from, to int, want int64) {
@@ -164,7 +164,7 @@ func TestRangeCounts(t *testing.T) {
 		check(view, c[0], c[1], left(c[0], c[1]))
 	}
 	for i := range keys {
-		apply(Command{KindDeleteRange, &pb.DeleteRangeRequest{Key: fmt.Appendf(nil, "%05d", i)}})
+		apply(Command{Kind: KindDeleteRange, Request: &pb.DeleteRangeRequest{Key: fmt.Appendf(nil, "%05d", i)}})
 		if i == keys/2 {
 			check(f.m.View(), 0, keys, left(keys/2+1, keys))
 		}

@@ -283,7 +283,7 @@ func TestTxnDeeplyNested(t *testing.T) {
 	for range 4000 {
 		r = &pb.TxnRequest{Success: ops(opTxn(r))}
 	}
-	b, err := Command{KindTxn, r}.AppendTo(nil)
+	b, err := Command{Kind: KindTxn, Request: r}.AppendTo(nil)
 	require.NoError(t, err)
 	c, err := DecodeCommand(b)
 	require.NoError(t, err)

@@ -10,6 +10,7 @@ import (
 type View struct {
 	reader reader
 	index  uint64
+	auth   *Auth
 }
 
 // View returns the present state. It is O(1): the trees are copied when they are next written to, node by node. While
@@ -18,7 +19,7 @@ func (m *Machine) View() *View {
 	if m.view == nil {
 		r := m.reader()
 		r.live, r.dead, r.lost = m.live.Copy(), m.dead.Copy(), ErrCompacted
-		m.view = &View{reader: r, index: m.index}
+		m.view = &View{reader: r, index: m.index, auth: m.Auth()}
 	}
 	return m.view
 }

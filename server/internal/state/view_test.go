@@ -83,8 +83,8 @@ func TestViewsBesideApply(t *testing.T) {
 			batch = append(batch, putOf(fmt.Appendf(nil, "k%d", (k*7+i)%keys), fmt.Append(nil, i)))
 		}
 		batch = append(batch,
-			Command{KindDeleteRange, &pb.DeleteRangeRequest{Key: fmt.Appendf(nil, "k%d", i%keys)}},
-			Command{KindCompact, &pb.CompactionRequest{Revision: m.Revision() - 20}})
+			Command{Kind: KindDeleteRange, Request: &pb.DeleteRangeRequest{Key: fmt.Appendf(nil, "k%d", i%keys)}},
+			Command{Kind: KindCompact, Request: &pb.CompactionRequest{Revision: m.Revision() - 20}})
 		m.Apply(uint64(i+1), 1, batch)
 		v := m.View()
 		shots <- shot{v, read(v, v.Revision()-5)}

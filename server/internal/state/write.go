@@ -42,6 +42,8 @@ func (m *Machine) checkPut(r *pb.PutRequest) error {
 func (m *Machine) putChecked(r *pb.PutRequest) *pb.PutResponse {
 	v := &Version{Key: text(r.GetKey()), Value: r.GetValue(), Lease: r.GetLease(), Count: 1}
 	m.stamp(v)
+	m.counts.Puts++
+	m.counts.PutBytes += int64(len(v.Key) + len(v.Value))
 	a := new(putResponse)
 	a.response.Header, a.header.Revision = &a.header, v.Mod
 
@@ -76,7 +78,7 @@ func (m *Machine) buried(key string) *Version {
 
 // deleteRange deletes the keys of the range in order. Deleting nothing writes nothing.
 func (m *Machine) deleteRange(r *pb.DeleteRangeRequest) *pb.DeleteRangeResponse {
-	victims := m.victims[:0]
+	victims := m.room.victims[:0]
 	reader := m.reader()
 	reader.ascend(boundsOf(r.GetKey(), r.GetRangeEnd()), func(v *Version) bool {
 		victims = append(victims, v)
@@ -94,7 +96,7 @@ func (m *Machine) deleteRange(r *pb.DeleteRangeRequest) *pb.DeleteRangeResponse 
 	}
 	clear(victims)
 	if cap(victims) <= victimsKept {
-		m.victims = victims[:0]
+		m.room.victims = victims[:0]
 	}
 	response.Header = m.header()
 	return response
@@ -102,6 +104,7 @@ func (m *Machine) deleteRange(r *pb.DeleteRangeRequest) *pb.DeleteRangeResponse 
 
 // delete writes a tombstone over a live version.
 func (m *Machine) delete(prev *Version) {
+	m.counts.Deletes++
 	t := &Version{Key: prev.Key, Deleted: true}
 	m.stamp(t)
 	m.live.Delete(t.Key)
@@ -119,7 +122,8 @@ func (m *Machine) stamp(v *Version) {
 // the highest of all. prev is the version that it supersedes, live or tombstone, nil for none. All writes and the
 // loading of a checkpoint come through here.
 func (m *Machine) write(v, prev *Version) {
-	v.sum, m.scratch = v.checksum(m.scratch)
+	v.sum, m.room.checksum = v.checksum(m.room.checksum)
+	m.prints.replace(v, prev)
 	event := Event{Version: v}
 	if prev != nil {
 		// Only the newest version is appended to, so the space behind older is nobody else's.

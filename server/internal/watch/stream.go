@@ -127,6 +127,13 @@ func (s *Stream) Ready() <-chan struct{} { return s.ready }
 // Len returns the number of watchers.
 func (s *Stream) Len() int { return len(s.watchers) }
 
+// Watchers calls fn for each watcher, in no order. fn must not add or cancel any.
+func (s *Stream) Watchers(fn func(id int64, r Range)) {
+	for id, w := range s.watchers {
+		fn(id, w.group.rng)
+	}
+}
+
 // Ticking reports whether some watcher wants Tick to be called.
 func (s *Stream) Ticking() bool { return s.ticking > 0 }
 
