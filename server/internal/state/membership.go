@@ -156,6 +156,19 @@ func (m *Machine) removeMember(at int) {
 	m.members = slices.Delete(slices.Clone(m.members), at, at+1)
 	m.setRemoved(id)
 	m.pending.members = append(m.pending.members, id)
+	m.forgetAlarms(id)
+}
+
+// forgetAlarms ends the alarms that concern a former member and that members raised: nobody is left who could find that
+// the reason has passed.
+func (m *Machine) forgetAlarms(id uint64) {
+	n := &m.notices
+	gone := func(a Alarm) bool { return a.Member == id && a.Raised }
+	if slices.ContainsFunc(n.Alarms, gone) {
+		n.Alarms = slices.DeleteFunc(slices.Clone(n.Alarms), gone)
+		n.judge()
+		m.pending.notices = true
+	}
 }
 
 func (m *Machine) setRemoved(id uint64) {

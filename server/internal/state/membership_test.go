@@ -94,6 +94,21 @@ func TestMemberChangesAreChanges(t *testing.T) {
 	require.NotEqual(t, f.m.Digest(), other.Digest(), "the removed ids are part of the state")
 }
 
+// A removed member takes the alarm with it that it raised, not the one of an operator.
+func TestRemovedMembersAlarms(t *testing.T) {
+	f := newFixture(t)
+	f.m = New(Config{Members: []Member{{ID: 1}, {ID: 2}, {ID: 3}}})
+	for id, kind := range map[uint64]Kind{2: KindRaise, 3: KindAlarm} {
+		do[*pb.AlarmResponse](f, kind, &pb.AlarmRequest{
+			Action: pb.AlarmRequest_ACTIVATE, MemberID: id, Alarm: pb.AlarmType_NOSPACE,
+		})
+	}
+	do[*pb.MemberListResponse](f, KindMemberRemove, peer(2, "", false))
+	do[*pb.MemberListResponse](f, KindMemberRemove, peer(3, "", false))
+	require.Equal(t, []Alarm{{Type: pb.AlarmType_NOSPACE, Member: 3}}, f.m.Alarms())
+	require.NotNil(t, f.m.TakeChanges().Notices)
+}
+
 func TestMemberChangeEncoding(t *testing.T) {
 	for _, kind := range []Kind{KindMemberAdd, KindMemberRemove, KindMemberPromote, KindMemberUpdate} {
 		want := &MemberChange{ID: 1 << 63, PeerURLs: []string{"a", ""}, Learner: true, MaxLearners: 7}
