@@ -38,11 +38,60 @@ func (c *Client) Members(ctx context.Context) ([]Member, error) {
 	if err := c.core.call(ctx, methodMembers, &pb.MemberListRequest{Linearizable: true}, &resp); err != nil {
 		return nil, err
 	}
-	out := make([]Member, len(resp.Members))
-	for i, m := range resp.Members {
+	return membersOf(resp.Members), nil
+}
+
+func membersOf(list []*pb.Member) []Member {
+	out := make([]Member, len(list))
+	for i, m := range list {
 		out[i] = Member{ID: m.ID, Name: m.Name, PeerURLs: m.PeerURLs, ClientURLs: m.ClientURLs, Learner: m.IsLearner}
 	}
-	return out, nil
+	return out
+}
+
+// AddMember adds a member that will listen to the others at peerURLs, as a voter, or as a learner that gets all data but
+// does not vote until it is promoted. It returns the new member and all members, which is what the new one must be told
+// when it starts. [ErrUnavailable] without [ErrUncertain] when the cluster refuses because too few members are healthy.
+func (c *Client) AddMember(ctx context.Context, peerURLs []string, learner bool) (added Member, all []Member, err error) {
+	var resp pb.MemberAddResponse
+	req := &pb.MemberAddRequest{PeerURLs: peerURLs, IsLearner: learner}
+	if err := c.core.call(ctx, methodAddMember, req, &resp); err != nil {
+		return Member{}, nil, err
+	}
+	return membersOf([]*pb.Member{resp.Member})[0], membersOf(resp.Members), nil
+}
+
+// RemoveMember removes a member for ever and returns those that are left. The member stops, and its id is not used again.
+func (c *Client) RemoveMember(ctx context.Context, id uint64) ([]Member, error) {
+	var resp pb.MemberRemoveResponse
+	if err := c.core.call(ctx, methodRemove, &pb.MemberRemoveRequest{ID: id}, &resp); err != nil {
+		return nil, err
+	}
+	return membersOf(resp.Members), nil
+}
+
+// UpdateMember tells the cluster where a member listens to the others from now on.
+func (c *Client) UpdateMember(ctx context.Context, id uint64, peerURLs []string) ([]Member, error) {
+	var resp pb.MemberUpdateResponse
+	if err := c.core.call(ctx, methodUpdate, &pb.MemberUpdateRequest{ID: id, PeerURLs: peerURLs}, &resp); err != nil {
+		return nil, err
+	}
+	return membersOf(resp.Members), nil
+}
+
+// PromoteMember makes a learner a voter. [ErrNotSupported] while it has not caught up with the leader, or is none.
+func (c *Client) PromoteMember(ctx context.Context, id uint64) ([]Member, error) {
+	var resp pb.MemberPromoteResponse
+	if err := c.core.call(ctx, methodPromote, &pb.MemberPromoteRequest{ID: id}, &resp); err != nil {
+		return nil, err
+	}
+	return membersOf(resp.Members), nil
+}
+
+// MoveLeader has member id lead the cluster, and returns when it does. The endpoints must include the present leader's,
+// which alone can do it: the others are asked in vain.
+func (c *Client) MoveLeader(ctx context.Context, id uint64) error {
+	return c.core.call(ctx, methodMoveLeader, &pb.MoveLeaderRequest{TargetID: id}, &pb.MoveLeaderResponse{})
 }
 
 // Status asks one member, named by its endpoint as in Config.Endpoints, and no other. [ErrUnavailable] when it does not

@@ -48,6 +48,8 @@ var answers = []answer{
 	{"etcdserver: authentication failed", refused, ErrUnauthenticated},
 	{"auth: authentication failed", refused, ErrUnauthenticated},
 	{"etcdserver: corrupt cluster", refused, ErrCorrupt},
+	{"etcdserver: unhealthy cluster", refused, ErrUnavailable},
+	{"etcdserver: re-configuration failed due to not enough started members", refused, ErrUnavailable},
 	{"etcdserver: no leader", misdirected, ErrNoLeader},
 	{"etcdserver: not leader", misdirected, ErrNoLeader},
 	{"etcdserver: rpc not supported for learner", misdirected, ErrNotSupported},

@@ -75,6 +75,11 @@ var (
 	methodLeases     = method{full: pb.Lease_LeaseLeases_FullMethodName, name: "list leases", read: true}
 	methodKeepAlive  = method{full: pb.Lease_LeaseKeepAlive_FullMethodName, name: "keep lease alive", read: true}
 	methodMembers    = method{full: pb.Cluster_MemberList_FullMethodName, name: "list members", read: true}
+	methodAddMember  = method{full: pb.Cluster_MemberAdd_FullMethodName, name: "add member"}
+	methodRemove     = method{full: pb.Cluster_MemberRemove_FullMethodName, name: "remove member"}
+	methodUpdate     = method{full: pb.Cluster_MemberUpdate_FullMethodName, name: "update member"}
+	methodPromote    = method{full: pb.Cluster_MemberPromote_FullMethodName, name: "promote member"}
+	methodMoveLeader = method{full: pb.Maintenance_MoveLeader_FullMethodName, name: "move leader"}
 	methodStatus     = method{full: pb.Maintenance_Status_FullMethodName, name: "status", read: true, local: true}
 	methodWatch      = method{full: pb.Watch_Watch_FullMethodName, name: "watch", read: true}
 	streamKeepAlive  = &pb.Lease_ServiceDesc.Streams[0]

@@ -59,6 +59,7 @@ type batchInfo struct {
 	alarms            []state.Alarm
 	accusations       uint64
 	leases            []state.LeaseEvent
+	roster            *roster // nil if it is as before
 }
 
 // sweepWait is somebody who waits for a compaction's removal of versions.
@@ -239,6 +240,9 @@ func (a *applier) applyDecoded(w *replica.Apply, commands [][]state.Command, lat
 	for i := range w.Entries {
 		e := &w.Entries[i]
 		results := m.Apply(e.Index, e.Term, commands[i])
+		if e.ConfChange != nil {
+			e.Refused = e.Refused || results[0].Err != nil
+		}
 		for k := range e.Proposals {
 			if errors.Is(results[k].Err, state.ErrArchive) {
 				s.mu.Unlock()
@@ -255,6 +259,9 @@ func (a *applier) applyDecoded(w *replica.Apply, commands [][]state.Command, lat
 	info.live, info.history = size.Live, size.History
 	info.events = m.History()
 	info.leases = m.TakeLeaseEvents()
+	if changesRoster(commands) {
+		info.roster = rosterOf(m)
+	}
 	a.tokens(m.TakeAuthEvents())
 	info.alarms, info.accusations = m.Alarms(), m.Accusations()
 	s.advanced(info.index)

@@ -60,9 +60,7 @@ func lockDataDir(l layout) (*os.File, error) {
 
 // bootstrap makes a new member's directory from the initial cluster. Every
 // member computes the same first state, an applied index of 1 with the initial
-// members as voters, so no entry needs to be agreed on for it. The directory
-// appears under its name by one rename: a crash before leaves nothing that a
-// later start would take for a member.
+// members as voters, so no entry needs to be agreed on for it.
 func bootstrap(l layout, id wal.Identity, members []state.Member) error {
 	return makeMember(l, id, members, func(path string, m checkpoint.Meta) error {
 		return checkpoint.Create(path, m, members)
@@ -72,6 +70,18 @@ func bootstrap(l layout, id wal.Identity, members []state.Member) error {
 // makeMember is bootstrap with any checkpoint for the first state: create makes
 // it at path, durably but for its name.
 func makeMember(l layout, id wal.Identity, members []state.Member, create func(path string, m checkpoint.Meta) error) error {
+	conf := &raftpb.ConfState{}
+	for _, m := range members {
+		conf.Voters = append(conf.Voters, m.ID)
+	}
+	return makeMemberAt(l, id, conf, wal.Base{Index: bootIndex, Term: bootTerm}, create)
+}
+
+// makeMemberAt is makeMember with raft's configuration, and where the log begins:
+// one that joins begins with nothing, before every log, and gets a checkpoint. The
+// directory appears under its name by one rename: a crash before leaves nothing
+// that a later start would take for a member.
+func makeMemberAt(l layout, id wal.Identity, conf *raftpb.ConfState, base wal.Base, create func(path string, m checkpoint.Meta) error) error {
 	if err := os.RemoveAll(l.unborn()); err != nil {
 		return fmt.Errorf("remove half-made member: %w", err)
 	}
@@ -81,18 +91,14 @@ func makeMember(l layout, id wal.Identity, members []state.Member, create func(p
 			return fmt.Errorf("create member directory: %w", err)
 		}
 	}
-	conf := &raftpb.ConfState{}
-	for _, m := range members {
-		conf.Voters = append(conf.Voters, m.ID)
-	}
 	meta := checkpoint.Meta{
-		Index: bootIndex, Term: bootTerm, ConfState: conf,
+		Index: base.Index, Term: base.Term, ConfState: conf,
 		ClusterID: id.ClusterID, MemberID: id.MemberID,
 	}
 	if err := create(filepath.Join(fresh.snap, "db"), meta); err != nil {
 		return fmt.Errorf("create checkpoint: %w", err)
 	}
-	log, err := wal.Create(wal.Config{FS: disk.OS(), Dir: fresh.wal, Identity: id}, wal.Base{Index: bootIndex, Term: bootTerm})
+	log, err := wal.Create(wal.Config{FS: disk.OS(), Dir: fresh.wal, Identity: id}, base)
 	if err != nil {
 		return fmt.Errorf("create log: %w", err)
 	}

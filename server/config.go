@@ -158,6 +158,9 @@ func (c Config) withDefaults() Config {
 	if c.WatchProgressInterval == 0 {
 		c.WatchProgressInterval = rpc.DefaultWatchProgressInterval
 	}
+	if c.Membership.MaxLearners == 0 {
+		c.Membership.MaxLearners = defaultMaxLearners
+	}
 	c.Auth = c.Auth.withDefaults()
 	c = c.withCareDefaults()
 	c.Limits = c.Limits.withDefaults()
@@ -211,6 +214,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxRequestBytes > requestBytesMax {
 		return fmt.Errorf("max-request-bytes %d is above %d", c.MaxRequestBytes, requestBytesMax)
+	}
+	if c.Membership.MaxLearners < 0 {
+		return errors.New("max-learners must not be negative")
 	}
 	if err := c.Auth.validate(); err != nil {
 		return err

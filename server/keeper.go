@@ -2,8 +2,10 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,7 +32,6 @@ type keeper struct {
 
 	mu    sync.Mutex // held while the checkpoint file is written or replaced
 	store *checkpoint.Store
-	conf  *raftpb.ConfState
 }
 
 // keepInterval is the time between two checkpoints. A checkpoint is not what
@@ -86,17 +87,18 @@ func (k *keeper) save() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var changes state.Changes
-	k.s.store.with(func(m *state.Machine) { changes = m.TakeChanges() })
+	var conf *raftpb.ConfState // at the same index
+	k.s.store.with(func(m *state.Machine) { changes, conf = m.TakeChanges(), replica.ConfState(m.Voters()) })
 	if changes.Index <= k.store.Meta().Index {
 		return nil
 	}
 	began := time.Now()
-	if err := k.store.Save(changes, k.conf); err != nil {
+	if err := k.store.Save(changes, conf); err != nil {
 		return err
 	}
 	k.s.meters.commit.Observe(time.Since(began).Seconds())
 	k.s.store.with(func(m *state.Machine) { m.Archived(changes.Revision) })
-	at := replica.Snapshot{Index: changes.Index, Term: changes.Term, ConfState: k.conf}
+	at := replica.Snapshot{Index: changes.Index, Term: changes.Term, ConfState: conf}
 	k.s.loop.do(func(r *replica.Replica) { r.Checkpointed(at) })
 	k.s.appender.release.Store(at.Index)
 	return nil
@@ -132,11 +134,26 @@ func (k *keeper) install(path string, at *raftpb.SnapshotMetadata) (*state.Machi
 	if got := k.store.Meta().Index; got != at.GetIndex() {
 		return nil, fmt.Errorf("received checkpoint is of index %d, not %d", got, at.GetIndex())
 	}
-	k.conf = at.GetConfState()
 	return k.store.Load(k.s.stateConfig())
 }
 
-// snapshot opens the newest checkpoint for a follower that fell behind.
+// snapshotFor opens the newest checkpoint for a follower that fell behind. A
+// checkpoint of a time before the follower was a member is of no use to it.
+func (k *keeper) snapshotFor(ctx context.Context, id uint64) (*checkpoint.Snapshot, error) {
+	snap, err := k.snapshot()
+	if err != nil {
+		return nil, err
+	}
+	if c := snap.Meta().ConfState; slices.Contains(c.GetVoters(), id) || slices.Contains(c.GetLearners(), id) {
+		return snap, nil
+	}
+	if err := errors.Join(snap.Close(), k.saveNow(ctx)); err != nil {
+		return nil, err
+	}
+	return k.snapshot()
+}
+
+// snapshot opens the newest checkpoint.
 func (k *keeper) snapshot() (*checkpoint.Snapshot, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

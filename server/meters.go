@@ -84,8 +84,8 @@ func (s *Server) collect(e web.Emitter) {
 
 func (s *Server) collectCare(e web.Emitter) {
 	c := &s.meters.care
-	e.Counter("latchkey_disk_slow_syncs_total", "Writes to the log that took longer than an election timeout.", float64(c.slowSyncs.Load()))
-	e.Counter("latchkey_disk_handovers_total", "Leaderships handed over because of a slow disk.", float64(c.handovers.Load()))
+	e.Counter("latchkey_slow_syncs_total", "Writes to the log that took longer than an election timeout.", float64(c.slowSyncs.Load()))
+	e.Counter("latchkey_slow_disk_handovers_total", "Leaderships handed over because of a slow disk.", float64(c.handovers.Load()))
 	e.Counter("latchkey_comparisons_total", "Comparisons of the members' states that all of them answered.", float64(c.checks.Load()))
 	e.Counter("latchkey_divergences_total", "Members that a comparison found to differ.", float64(c.divergences.Load()))
 	e.Counter("latchkey_refusals_total", "Requests refused by the quota or an alarm.", float64(c.refusals.Load()))

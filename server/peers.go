@@ -54,6 +54,9 @@ func (h peerHandler) SnapshotSent(id uint64, ok bool) {
 }
 
 func (h peerHandler) Call(ctx context.Context, _ uint64, method byte, body []byte) ([]byte, error) {
+	if method == callPromote {
+		return h.s.servePromote(ctx, body)
+	}
 	if method == callFingerprint || method == callHashKV {
 		return h.s.serveComparison(ctx, method, body)
 	}
@@ -160,7 +163,7 @@ func (s *snapshots) claim(index uint64) (string, error) {
 // than the one that raft named: the message is changed to say so, which raft
 // allows because the follower answers with the index that it really has.
 func (s *Server) openSnapshot(m *raftpb.Message) (peer.Snapshot, error) {
-	snap, err := s.keeper.snapshot()
+	snap, err := s.keeper.snapshotFor(s.stopped, m.GetTo())
 	if err != nil {
 		return nil, err
 	}
@@ -214,7 +217,7 @@ func (s *Server) adopt(m *state.Machine) {
 		index: index, term: term,
 		revision: m.Revision(), compact: m.CompactRevision(),
 		live: size.Live, history: size.History,
-		events: m.History(),
+		events: m.History(), roster: rosterOf(m),
 		alarms: m.Alarms(), accusations: m.Accusations(),
 	})
 	later := new(completions)

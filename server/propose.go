@@ -18,6 +18,8 @@ var (
 	_ rpc.Lessor       = backend{}
 	_ rpc.Node         = backend{}
 	_ rpc.WatchBackend = backend{}
+	_ rpc.Membership   = backend{}
+	_ rpc.Mover        = backend{}
 	_ rpc.Custodian    = backend{}
 )
 
@@ -79,6 +81,7 @@ func (b backend) propose(c state.Command, to rpc.Completion) (*waiter, error) {
 		return nil, rpc.ErrRequestTooLarge
 	}
 	w := newWaiter(c, data, to)
+	w.proposal.Change = confChange(c)
 	return w, s.loop.propose(w)
 }
 

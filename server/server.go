@@ -68,9 +68,10 @@ type gauges struct {
 	liveBytes, historyBytes atomic.Int64
 	leadership              leadership
 	installed               atomic.Int64 // received checkpoints
-	alarmsOn                atomic.Pointer[[]state.Alarm]
-	accusations, pardoned   atomic.Uint64 // see answerAccusation
-	meters                  meters
+	belonging
+	alarmsOn              atomic.Pointer[[]state.Alarm]
+	accusations, pardoned atomic.Uint64 // see answerAccusation
+	meters                meters
 }
 
 // life is how a member ends: stopped is cancelled, with the reason, by Stop,
@@ -127,14 +128,14 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	s.guard(s.safety.gate, s.listeners.client, cfg.ListenClientURLs)
 	s.guard(s.safety.gate, s.listeners.http, cfg.Web.ListenClientHTTPURLs)
 	s.guard(s.safety.monitors, s.listeners.metrics, cfg.Web.ListenMetricsURLs)
-	rec, err := s.open()
+	rec, err := s.open(ctx)
 	if err != nil {
 		s.listeners.close()
 		return nil, err
 	}
 	if err := s.assemble(rec); err != nil {
 		s.listeners.close()
-		return nil, errors.Join(err, rec.log.Close(), rec.checkpoint.Close(), s.lock.Close())
+		return nil, errors.Join(err, rec.close(), s.lock.Close())
 	}
 	s.run()
 	return s, nil
@@ -145,7 +146,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 const requestTimeoutBase = 5 * time.Second
 
 // open locks the data directory, makes it if it is new, and recovers from it.
-func (s *Server) open() (rec recovered, err error) {
+func (s *Server) open(ctx context.Context) (rec recovered, err error) {
 	dir := layout{root: s.cfg.DataDir}
 	if s.lock, err = lockDataDir(dir); err != nil {
 		return rec, err
@@ -156,14 +157,7 @@ func (s *Server) open() (rec recovered, err error) {
 		}
 	}()
 	if _, serr := os.Stat(dir.member()); errors.Is(serr, os.ErrNotExist) {
-		if s.cfg.InitialClusterState == "existing" {
-			return rec, fmt.Errorf("%s holds no member, and joining a running cluster is not supported yet: use initial-cluster-state new for a new cluster", dir.root)
-		}
-		members, id, err := initialMembers(s.cfg, s.listeners.advertisePeers(s.cfg))
-		if err != nil {
-			return rec, err
-		}
-		if err := bootstrap(dir, id, members); err != nil {
+		if err := s.birth(ctx, dir); err != nil {
 			return rec, err
 		}
 	}
@@ -171,8 +165,8 @@ func (s *Server) open() (rec recovered, err error) {
 		return rec, explained(dir, err)
 	}
 	s.snapshots = &snapshots{dir: dir.received()}
-	if err := s.snapshots.clean(); err != nil {
-		return rec, errors.Join(err, rec.log.Close(), rec.checkpoint.Close())
+	if err := errors.Join(s.settle(&rec), s.snapshots.clean()); err != nil {
+		return rec, errors.Join(err, rec.close())
 	}
 	return rec, nil
 }
@@ -198,11 +192,13 @@ func (s *Server) assemble(rec recovered) error {
 	s.keeper = &keeper{
 		s: s, log: s.log, request: make(chan chan error),
 		compact: compactor{keep: keep, historyBytes: historyBound(s.cfg)},
-		store:   rec.checkpoint, conf: rec.replica.Snapshot.ConfState,
+		store:   rec.checkpoint,
 	}
+	s.acquaint = newAcquaintance(s)
 	s.peers = peer.New(peer.Config{
 		ID: rec.identity.MemberID, ClusterID: rec.identity.ClusterID,
 		Handler: peerHandler{s}, OpenSnapshot: s.openSnapshot, Logger: s.log, Secure: s.peerSecure(),
+		Standing: peer.Standing{Describe: s.describeMembers, Expelled: s.expelled, Stranger: s.acquaint.stranger},
 	})
 	r, err := s.newReplica(rec)
 	if err != nil {
@@ -224,7 +220,7 @@ func (s *Server) assemble(rec recovered) error {
 	}, s.cfg.HeartbeatInterval/ticksPerHeartbeat, s.log)
 	s.loop.slowAfter = s.cfg.Checks.slowDisk
 	s.loop.patience = uint64(s.requestTimeout / s.loop.tick)
-	s.loop.suspect = suspicion{rank: rank(rec), alive: s.alive}
+	s.loop.suspect = suspicion{alive: s.alive}
 	s.publishInitial(rec.machine)
 	if err := s.registerServices(); err != nil {
 		return err
@@ -267,24 +263,8 @@ func (s *Server) stateConfig() state.Config {
 	return state.Config{HistoryBytes: windowBytes}
 }
 
-// rank is this member's place among the voters, by id.
-func rank(rec recovered) int {
-	n := 0
-	for _, id := range rec.replica.Snapshot.ConfState.GetVoters() {
-		if id < rec.identity.MemberID {
-			n++
-		}
-	}
-	return n
-}
-
 // publishInitial tells the parts what the recovered machine holds.
 func (s *Server) publishInitial(m *state.Machine) {
-	urls := make(map[uint64][]string)
-	for _, member := range m.Members() {
-		urls[member.ID] = member.PeerURLs
-	}
-	s.peers.SetPeers(urls)
 	m.TakeLeaseEvents()
 	s.adopt(m)
 }
@@ -299,6 +279,7 @@ func (s *Server) run() {
 	s.workers.Go(func() { s.compareMembers(s.halt) })
 	s.workers.Go(func() { s.watchDisk(s.halt) })
 	s.workers.Go(func() { s.join() })
+	s.workers.Go(func() { s.acquaint.run(s.halt) })
 	for _, l := range s.listeners.peer {
 		s.workers.Go(func() { s.servePeers(l) })
 	}
@@ -332,6 +313,9 @@ func (s *Server) servePeers(l net.Listener) {
 
 // published follows each applied batch, on the applier's goroutine.
 func (s *Server) published(b batchInfo) {
+	if b.roster != nil {
+		s.followMembers(b.roster)
+	}
 	s.revision.Store(b.revision)
 	s.compacted.Store(b.compact)
 	s.liveBytes.Store(b.live)
@@ -368,7 +352,7 @@ func (s *Server) join() {
 			close(s.ready)
 			s.answerAccusation()
 			return
-		case s.stopped.Err() != nil:
+		case s.stopped.Err() != nil, errors.Is(err, state.ErrMemberNotFound): // it was removed, and ends soon
 			return
 		default:
 			s.log.Warn("not joined yet", "err", err)

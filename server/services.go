@@ -38,7 +38,7 @@ func (s *Server) registerServices() error {
 		MaxStreams:      s.cfg.Limits.StreamsPerConnection,
 		GreetTimeout:    s.cfg.Limits.HandshakeTimeout,
 		Intercept:       intercept,
-		InterceptStream: s.front.guard.Stream,
+		InterceptStream: rpc.LearnerStreams(b, s.front.guard.Stream),
 		Turn:            func() { s.loop.helpIfDue() },
 		Observe:         s.meters.calls,
 		Logger:          s.log,
@@ -52,8 +52,8 @@ func (s *Server) registerServices() error {
 	pb.RegisterKVServer(clients, kv)
 	pb.RegisterLeaseServer(clients, lease)
 	rpc.Direct(clients, b, kv, lease, s.front.guard)
-	pb.RegisterClusterServer(clients, rpc.NewCluster(b, b))
-	pb.RegisterMaintenanceServer(clients, rpc.NewMaintenance(b, b, b))
+	pb.RegisterClusterServer(clients, rpc.NewCluster(b, b, b))
+	pb.RegisterMaintenanceServer(clients, rpc.NewMaintenance(b, b, b, b))
 	pb.RegisterAuthServer(clients, rpc.NewAuth(b, s.front.guard, auth.NewHasher(s.cfg.Auth.BcryptCost)))
 	registerContention(clients, b, kv, lease, intercept)
 	healthpb.RegisterHealthServer(clients, health.NewServer())
@@ -90,7 +90,7 @@ func (b backend) Status() rpc.Status {
 	st := rpc.Status{
 		Leader: s.leader.Load(), Term: s.term.Load(), Applied: s.store.applied.Load(),
 		FileBytes: total, LiveBytes: s.liveBytes.Load(), QuotaBytes: s.cfg.QuotaBytes,
-		EtcdVersion: etcdVersion, DataVersion: storageVersion,
+		EtcdVersion: etcdVersion, DataVersion: storageVersion, Learner: s.learner.Load(),
 	}
 	s.store.with(func(m *state.Machine) {
 		st.Alarms, st.Downgrade = m.Alarms(), m.Downgrade()

@@ -13,32 +13,6 @@ import (
 	"github.com/latchkey-go/latchkey/client"
 )
 
-func newMemberCommand(a *app) *cobra.Command {
-	c := &cobra.Command{
-		Use:     "member",
-		Short:   "look at the members of the cluster",
-		Example: "  latchkey member list",
-		RunE:    runGroup,
-	}
-	c.AddCommand(a.addGlobals(&cobra.Command{
-		Use:     "list",
-		Short:   "print the members of the cluster",
-		Long:    "Print the members of the cluster. A member is unstarted until it has told its name to the others.",
-		Example: "  latchkey member list --output=table",
-		Args:    exactly(),
-		RunE: func(c *cobra.Command, _ []string) error {
-			return a.withClient(func(cl *client.Client) error {
-				members, err := cl.Members(c.Context())
-				if err != nil {
-					return err
-				}
-				return a.print(membersAnswer(members))
-			})
-		},
-	}))
-	return c
-}
-
 func newStatusCommand(a *app) *cobra.Command {
 	var all bool
 	c := &cobra.Command{

@@ -73,7 +73,7 @@ func newRoot(a *app) *cobra.Command {
 		newGetCommand(a), newLsCommand(a), newPutCommand(a), newMkCommand(a), newUpdateCommand(a), newDelCommand(a),
 		newRmCommand(a), newTxnCommand(a), newWatchCommand(a), newExecWatchCommand(a), newLeaseCommand(a),
 		newLockCommand(a), newStatusCommand(a), newHealthCommand(a, false), newClusterHealthCommand(a), newEndpointCommand(a),
-		newMemberCommand(a), newUserCommand(a), newRoleCommand(a), newAuthCommand(a), newAlarmCommand(a),
+		newMemberCommand(a), newMoveLeaderCommand(a), newUserCommand(a), newRoleCommand(a), newAuthCommand(a), newAlarmCommand(a),
 		newCompactCommand(a), newDefragCommand(a),
 		newProxyCommand("gateway"), newProxyCommand("grpc-proxy"),
 		newSnapshotCommand(a), newBackupCommand(a), newDoctorCommand(a),

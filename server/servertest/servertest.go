@@ -43,10 +43,13 @@ func WithLog(t testing.TB) Option {
 }
 
 // Cluster is a running cluster. It may be used from several goroutines, but one
-// member must not be stopped and restarted at the same time.
+// member must not be stopped and restarted at the same time, and no member be
+// added meanwhile.
 type Cluster struct {
 	t       testing.TB
-	configs []server.Config
+	dir     string
+	opts    []Option
+	configs []server.Config // grows when a member is added, which is done alone
 
 	mu      sync.Mutex // protects the fields below
 	members []*server.Server
@@ -70,8 +73,8 @@ func Three(t testing.TB, opts ...Option) *Cluster {
 // not come up.
 func New(t testing.TB, n int, opts ...Option) *Cluster {
 	t.Helper()
-	c := &Cluster{t: t, members: make([]*server.Server, n)}
-	c.configure(n, opts)
+	c := &Cluster{t: t, dir: t.TempDir(), opts: opts, members: make([]*server.Server, n)}
+	c.configure(n)
 	t.Cleanup(c.stopAll)
 	for i := range n {
 		if err := c.start(i); err != nil {
@@ -86,13 +89,12 @@ func New(t testing.TB, n int, opts ...Option) *Cluster {
 
 // configure binds the sockets first, because every member must be told the
 // addresses of all.
-func (c *Cluster) configure(n int, opts []Option) {
+func (c *Cluster) configure(n int) {
 	c.t.Helper()
-	dir := c.t.TempDir()
 	var initial []string
 	for i := range n {
-		cfg := server.Config{Name: fmt.Sprintf("m%d", i), DataDir: filepath.Join(dir, fmt.Sprintf("m%d", i))}
-		for _, opt := range opts {
+		cfg := server.Config{Name: fmt.Sprintf("m%d", i), DataDir: filepath.Join(c.dir, fmt.Sprintf("m%d", i))}
+		for _, opt := range c.opts {
 			opt(&cfg)
 		}
 		cfg.Sockets = server.Sockets{Client: c.bind("127.0.0.1:0"), Peer: c.bind("127.0.0.1:0")}

@@ -20,7 +20,8 @@
 //	lease            id (8 bytes) -> leasepb.Lease
 //	cluster          clusterVersion                "3.7.0"
 //	members          id in hex -> etcd's membership.Member as JSON
-//	alarm, members_removed, auth, authUsers, authRoles
+//	members_removed  id in hex -> "removed"
+//	alarm, auth, authUsers, authRoles
 //
 // All integers are big-endian. One bucket is ours and etcd ignores it:
 //

@@ -127,6 +127,7 @@ func (w *writer) changes(ch state.Changes) {
 		}
 	}
 	w.members(ch.Members)
+	w.removeMembers(ch.RemovedMembers)
 	w.auth(ch.Auth)
 	w.notices(ch.Notices)
 	if ch.Compact != w.pos.compact {

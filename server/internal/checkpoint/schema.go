@@ -19,12 +19,13 @@ var (
 	leaseBucket   = []byte("lease")
 	clusterBucket = []byte("cluster")
 	membersBucket = []byte("members")
+	removedBucket = []byte("members_removed")
 	alarmBucket   = []byte("alarm")
 	ownBucket     = []byte("latchkey")
 
 	etcdBuckets = [][]byte{
 		keyBucket, metaBucket, leaseBucket, clusterBucket, membersBucket,
-		alarmBucket, []byte("members_removed"), authBucket, usersBucket, rolesBucket,
+		alarmBucket, removedBucket, authBucket, usersBucket, rolesBucket,
 	}
 )
 

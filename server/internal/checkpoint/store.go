@@ -203,7 +203,7 @@ func load(tx *bolt.Tx, c state.Config, p position) (*state.Machine, error) {
 		})
 	}
 	if err == nil {
-		err = errors.Join(loadAuth(tx, l), loadNotices(tx, l))
+		err = errors.Join(loadAuth(tx, l), loadNotices(tx, l), loadRemoved(tx, l))
 	}
 	if err == nil {
 		var v state.Version // the loader copies it

@@ -55,7 +55,7 @@
 //
 // Each kind bounds its length. Anything else than what is said here ends the connection.
 //
-//	 1 hello     cluster, from, to: uint64 each; connection: 1 byte, 1 bulk, 2 control, 3 snapshot
+//	 1 hello     cluster, from, to: uint64 each; connection: 1 byte, 1 bulk, 2 control, 3 snapshot, 4 inquiry
 //	 2 refusal   a text; the connection ends
 //	 3 messages  a sequence of (uvarint length, raftpb.Message)
 //	 4 pulse     empty
@@ -66,8 +66,11 @@
 //	 9 data      bytes of the checkpoint
 //	10 end       size uint64, SHA-256 of all bytes
 //	11 done      empty: the receiver has it durably
+//	12 expelled  empty, in place of a hello: you were removed from this cluster, for ever
+//	13 members   who the members are
 //
 // The first frame of each side is hello; the answer has from and to exchanged, or is a refusal. Then, on bulk, messages go
 // one way and pulses the other; on control, messages, questions and cancels one way, pulses and answers the other; on a
-// snapshot's connection head, data and end one way, done or a refusal the other.
+// snapshot's connection head, data and end one way, done or a refusal the other. An inquiry's hello has ids of 0, as one
+// who asks has none yet; the answer is a hello with the ids of cluster and member, then members, and the connection ends.
 package peer

@@ -46,6 +46,8 @@ const (
 	frameData
 	frameEnd
 	frameDone
+	frameExpelled
+	frameMembers
 )
 
 // bodyMax bounds the body of each kind.
@@ -61,6 +63,8 @@ var bodyMax = [...]int{
 	frameData:     chunkBytes,
 	frameEnd:      sizeBytes + 32,
 	frameDone:     0,
+	frameExpelled: 0,
+	frameMembers:  maxCallBytes,
 }
 
 // begin makes room for the header at the start of a buffer that is used again.

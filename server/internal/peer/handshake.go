@@ -32,6 +32,7 @@ const (
 	kindBulk connectionKind = 1 + iota
 	kindControl
 	kindSnapshot
+	kindInquiry
 )
 
 // connection is a connection between members: TCP, perhaps with TLS over it.
@@ -90,6 +91,8 @@ func (c *connection) readHello() (hello, error) {
 		return hello{}, err
 	case kind == frameRefusal:
 		return hello{}, fmt.Errorf("%w: %s", errRefused, body)
+	case kind == frameExpelled:
+		return hello{}, errExpelled
 	case kind != frameHello || len(body) != helloBytes:
 		return hello{}, errFraming
 	}
@@ -142,6 +145,9 @@ func (t *Transport) admit(ctx context.Context, in *inbound) error {
 		in.use(top)
 	}
 	h, err := in.readHello()
+	if err == nil && h.kind == kindInquiry {
+		return t.describe(ctx, in)
+	}
 	if err == nil {
 		err = h.check(t.cluster, t.id, 0)
 	}
@@ -149,6 +155,13 @@ func (t *Transport) admit(ctx context.Context, in *inbound) error {
 		err = fmt.Errorf("peer handshake: connection of unknown kind %d", h.kind)
 	}
 	known := err == nil && t.known(h.from)
+	if err == nil && t.expelled(h.from) {
+		_, _ = in.top.Write(append([]byte(greeting+"\n"), sealed(frameExpelled)...))
+		return errExpelled
+	}
+	if err == nil && !known && t.standing.Stranger != nil {
+		t.standing.Stranger(h.from)
+	}
 	if err == nil && !known {
 		// Not logged: a member that was just added comes before the entry that adds it was applied here.
 		err = fmt.Errorf("member %x does not know member %x", t.id, h.from)

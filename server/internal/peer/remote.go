@@ -179,6 +179,8 @@ func (r *remote) run(after <-chan struct{}) {
 		if connected {
 			reason = ""
 			r.t.log.Warn("lost a peer", "peer", formatID(r.id), "reason", err.Error())
+		} else if errors.Is(err, errExpelled) && r.t.standing.Expelled != nil {
+			r.t.standing.Expelled(r.id)
 		} else if err.Error() != reason {
 			reason = err.Error()
 			r.t.log.Warn("can not connect to a peer", "peer", formatID(r.id), "reason", reason)

@@ -174,8 +174,10 @@ func (t *Transport) leave(in *inbound) {
 // serve is the life of an accepted connection.
 func (t *Transport) serve(in *inbound) {
 	setUserTimeout(in.Conn, t.timing.patience(kindBulk))
-	if t.admit(t.ctx, in) != nil {
-		t.counters.rejected.Add(1)
+	if err := t.admit(t.ctx, in); err != nil {
+		if !errors.Is(err, errAnswered) {
+			t.counters.rejected.Add(1)
+		}
 		return
 	}
 	setUserTimeout(in.Conn, t.timing.patience(in.kind))

@@ -66,6 +66,7 @@ type Config struct {
 	OpenSnapshot  Snapshotter  // nil: every snapshot fails
 	Logger        *slog.Logger // nil: discarded
 	Secure        Secure       // zero: connections are not encrypted
+	Standing      Standing
 }
 
 // Secure puts TLS over connections. Both functions do the whole handshake before they return, and end with ctx. What they
@@ -92,6 +93,7 @@ type Transport struct {
 	openSnapshot Snapshotter
 	log          *slog.Logger
 	secure       Secure
+	standing     standing
 	timing       timing
 
 	ctx    context.Context // ends at Close; the transport's own lifetime, not a caller's
@@ -146,6 +148,7 @@ func New(c Config) *Transport {
 		openSnapshot: c.OpenSnapshot,
 		log:          log.With("component", "peer", "node", formatID(c.ID)),
 		secure:       c.Secure,
+		standing:     standing{Standing: c.Standing},
 		timing: timing{
 			pulse:   500 * time.Millisecond,
 			silence: 2 * time.Second,

@@ -21,6 +21,8 @@ type cluster struct {
 	// lose decides about each message when it is delivered. Nil: all arrive.
 	lose func(m *raftpb.Message) bool
 	cfg  Config // limits for members started from now on
+	// refuse is what the state machine says about changes of members. Nil: it takes all.
+	refuse func(e Entry) bool
 
 	next      int           // the last proposal's number
 	proposals map[int]*fate // by number
@@ -99,6 +101,15 @@ func (c *cluster) propose(m *member, size int) int {
 	if m.Propose(&Proposal{Data: data, Value: c.next}) == nil {
 		c.proposals[c.next] = &fate{origin: m.id, start: m.start}
 	}
+	return c.next
+}
+
+// change proposes a numbered change of members.
+func (c *cluster) change(m *member, typ raftpb.ConfChangeType, id uint64) int {
+	c.next++
+	change := &raftpb.ConfChange{Type: typ.Enum(), NodeId: &id}
+	require.NoError(c.t, m.Propose(&Proposal{Data: fmt.Appendf(nil, "%d ", c.next), Value: c.next, Change: change}))
+	c.proposals[c.next] = &fate{origin: m.id, start: m.start}
 	return c.next
 }
 
@@ -192,11 +203,14 @@ func (c *cluster) apply(m *member, n int) {
 			}
 			require.Equal(c.t, m.base.Index+uint64(len(m.applied))+1, e.Index, "applied in order")
 			m.applied = append(m.applied, e)
-			if e.ConfChange != nil {
-				m.confs = m.ApplyConfChange(e.ConfChange)
+		}
+		if c.refuse != nil {
+			for i := range a.Entries {
+				a.Entries[i].Refused = a.Entries[i].Refused || c.refuse(a.Entries[i])
 			}
 		}
 		m.Applied(a)
+		m.confs = ConfState(m.Configuration())
 	}
 	m.applies = slices.Clone(m.applies[n:])
 }

@@ -31,6 +31,12 @@
 // for the batch that the attempt was made for, and only in the term and under the leader that it was sent to. Among three
 // voters a follower's question is itself the proof that the leader needs (vouched tells why).
 //
+// # Members
+//
+// A [Proposal] with a Change is a batch that travels as raft's own change of configuration. The owner's state machine may
+// refuse the command when it is applied, which it tells by Entry.Refused; raft's configuration follows in
+// [Replica.Applied]. See changes in membership.go for when a leader proposes one, and why that is safe.
+//
 // # Storage
 //
 // Raft runs with asynchronous storage writes: [Work.Append] goes to the log, [Work.Apply] to the state machine, each

@@ -79,12 +79,20 @@ type batch struct {
 	data           []byte // the encoding, to send it again; nil if this member led and so appended it itself
 	sent           uint64 // tick
 	hidden         bool   // an installed checkpoint may hold it
+	change         bool   // of members; data is the configuration change
 }
 
 // Propose queues p. It is packed and sent when there is a leader and room in the pipeline, and waits until then. The
 // only error is [ErrQueueFull], which says that p is not proposed. The outcome is in [Entry.Proposals], [Work.Retry] or
 // [Work.Unknown].
 func (r *Replica) Propose(p *Proposal) error {
+	if p.Change != nil {
+		if len(r.changes.waiting) >= maxChanges {
+			return ErrQueueFull
+		}
+		r.changes.waiting = append(r.changes.waiting, p)
+		return nil
+	}
 	if r.queue.len() >= r.cfg.MaxQueued || r.queue.bytes+len(p.Data) > r.cfg.MaxQueueBytes {
 		return ErrQueueFull
 	}
@@ -104,6 +112,7 @@ func (r *Replica) propose(now view) {
 		case b.term != now.term: // resolved by this term's first entry, whatever we do
 		case b.hidden:
 			hidden = true
+		case b.change: // does not hold up others
 		default:
 			flying++
 		}
@@ -113,6 +122,7 @@ func (r *Replica) propose(now view) {
 		r.pack(now)
 		return
 	}
+	r.proposeChange(now)
 	for ; r.queue.len() > 0 && flying < r.cfg.MaxBatchesInFlight && !r.blocked; flying++ {
 		r.pack(now)
 	}
@@ -131,12 +141,17 @@ func (r *Replica) pack(now view) {
 		r.blocked = true
 		return
 	}
+	r.launched(b, data, now)
+	r.queue.drop(len(proposals))
+}
+
+// launched notes a batch that raft has taken.
+func (r *Replica) launched(b *batch, data []byte, now view) {
 	if now.role != Leader {
 		b.data = data
 	}
 	r.serial++
 	r.pending = append(r.pending, b)
-	r.queue.drop(len(proposals))
 }
 
 // repeat sends a follower's batches of this term again when the oldest was not resolved for an election timeout: the
@@ -151,7 +166,11 @@ func (r *Replica) repeat(now view) {
 		late = late || r.ticks-b.sent >= uint64(r.cfg.ElectionTicks)
 		if late {
 			b.sent = r.ticks
-			if r.node.Propose(b.data) != nil {
+			typ := raftpb.EntryNormal
+			if b.change {
+				typ = raftpb.EntryConfChange
+			}
+			if !r.propagate(typ, b.data, now) {
 				return
 			}
 		}
@@ -271,13 +290,15 @@ func (r *Replica) admitProposal(m *raftpb.Message) error {
 	if len(m.GetEntries()) != 1 {
 		return fmt.Errorf("%w: a proposal of %d entries from %x", ErrRefused, len(m.GetEntries()), m.GetFrom())
 	}
-	e := m.GetEntries()[0]
-	if e.GetType() != raftpb.EntryNormal {
-		return nil // raft allows one configuration change at a time
-	}
-	b, err := checkBatch(e.GetData())
-	if err != nil {
+	data, cc := batchOf(m.GetEntries()[0])
+	b, err := checkBatch(data)
+	switch {
+	case err != nil:
 		return fmt.Errorf("%w: a proposal from %x: %w", ErrRefused, m.GetFrom(), err)
+	case cc != nil && (cc.GetNodeId() == 0 || cc.GetType() > raftpb.ConfChangeAddLearnerNode):
+		return fmt.Errorf("%w: a change of no member from %x", ErrRefused, m.GetFrom())
+	case cc != nil && !r.changePossible(now):
+		return fmt.Errorf("%w: a change of members from %x while another is under way", ErrRefused, m.GetFrom())
 	}
 	if r.office.term != now.term {
 		r.office = office{term: now.term, last: make(map[uint64]uint64)}
@@ -290,9 +311,10 @@ func (r *Replica) admitProposal(m *raftpb.Message) error {
 
 // appended notes that raft took the batch in m, which was admitted before.
 func (o *office) appended(m *raftpb.Message) {
-	b, _, _, err := decodeBatchHeader(m.GetEntries()[0].GetData())
-	if err != nil || m.GetEntries()[0].GetType() != raftpb.EntryNormal {
-		return // a configuration change
+	data, _ := batchOf(m.GetEntries()[0])
+	b, _, _, err := decodeBatchHeader(data)
+	if err != nil {
+		return // a change that raft turned into nothing
 	}
 	if _, ok := o.last[b.Origin]; !ok {
 		if len(o.order) == maxOrigins {

@@ -65,6 +65,14 @@ func (r *Replica) ask(now view) {
 // begun, and this member is in its term now. With at most three voters, of which the asker is one, these two are a
 // quorum, and the round of heartbeats that raft would make proves nothing more. It answers for the asker's reads alone:
 // others may have begun after it asked.
+//
+// The voters meant are those of the configuration C that this member has applied; others may have applied another. Say
+// that a member was elected in a later term before the asker asked, and take the first such. All that was committed
+// until then was committed in terms up to this member's, and is in this member's log: the changes up to C, and at most
+// one more (see changes). The elected member's log has all of it too, and at most one change that it has not applied.
+// So its configuration was C, the one before or the one after, and any majority of these has this member or the asker
+// in it, which are a majority of C. That one was in the later term before the asker asked; but both are in this term
+// after it. Contradiction. What the asker itself has applied, even whether it knows that it votes, plays no part.
 func (r *Replica) vouched(m *raftpb.Message) bool {
 	id := m.GetEntries()[0].GetData()
 	now := r.look()

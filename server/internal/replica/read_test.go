@@ -214,10 +214,7 @@ func TestRestartedSingleVoterDoesNotReadThePast(t *testing.T) {
 func TestRestartedSingleVoterAndLearner(t *testing.T) {
 	c := newCluster(t, 2, Config{})
 	m := c.elect(1)
-	demote := &raftpb.ConfChangeV2{Changes: []*raftpb.ConfChangeSingle{
-		{Type: raftpb.ConfChangeAddLearnerNode.Enum(), NodeId: new(uint64(2))},
-	}}
-	require.NoError(t, m.ProposeConfChange(demote))
+	c.change(m, raftpb.ConfChangeAddLearnerNode, 2) // which was a voter
 	c.tick(3)
 	m.checkpoint()
 	n := c.propose(m, 0)

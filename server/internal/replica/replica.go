@@ -6,7 +6,6 @@ import (
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/protobuf/proto"
 )
 
 // Errors of [Replica]'s methods.
@@ -34,15 +33,21 @@ type Replica struct {
 	office  office   // what a leader remembers about the batches it appended
 	held    held     // what a leader appends with the next write
 	reads   reads
+	changes changes
 
-	outbox   []*raftpb.Message // answers that waited for an append
-	acked    ack               // the last acknowledgement among them
-	last     uint64            // the last index handed out in an Append
-	applied  uint64            // the last index acknowledged by Applied
+	answers
+	last     uint64 // the last index handed out in an Append
+	applied  uint64 // the last index acknowledged by Applied
 	appends  handed
 	applies  handed
 	hard     hardState
 	unsynced bool // an Append without Sync has changed more than the commit index
+}
+
+// answers are what goes to other members with the next Work.
+type answers struct {
+	outbox []*raftpb.Message // what waited for an append
+	acked  ack               // the last acknowledgement among them
 }
 
 // handed counts instructions that were handed out and acknowledged. Both happen in the same order.
@@ -127,6 +132,8 @@ func (r *Replica) Step(m *raftpb.Message) error {
 	switch {
 	case m.GetType() == raftpb.MsgReadIndex && r.vouched(m):
 		return nil
+	case m.GetType() == raftpb.MsgSnap:
+		return r.stepSnapshot(m)
 	case m.GetType() == raftpb.MsgProp && r.holding(r.look()) && r.held.put(m):
 		return nil
 	}
@@ -135,10 +142,15 @@ func (r *Replica) Step(m *raftpb.Message) error {
 
 // stepNow gives raft an admitted message.
 func (r *Replica) stepNow(m *raftpb.Message) error {
+	var typ raftpb.EntryType
+	if m.GetType() == raftpb.MsgProp {
+		typ = m.GetEntries()[0].GetType()
+	}
 	if err := r.node.Step(m); err != nil {
 		return fmt.Errorf("replica: step %s from %x: %w", m.GetType(), m.GetFrom(), err)
 	}
 	if m.GetType() == raftpb.MsgProp {
+		r.changes.took(m, typ, r.look())
 		r.office.appended(m)
 	}
 	return nil
@@ -197,14 +209,19 @@ func (r *Replica) Work() (Work, bool) {
 		r.blocked = false
 	}
 	r.view = now
-	w.Retry = r.queue.expire(now.term)
+	w.Retry = append(r.queue.expire(now.term), r.changes.expire(now.term)...)
 	if !r.holding(now) {
 		r.release()
 		r.propose(now)
 	}
 	r.ask(now)
 	w.Send, r.outbox = r.outbox, nil
-	if r.node.HasReady() {
+	switch {
+	case r.changes.early != nil:
+		rd := *r.changes.early
+		r.changes.early = nil
+		r.take(rd, now, &w)
+	case r.node.HasReady():
 		r.take(r.node.Ready(), now, &w)
 	}
 	some := w.Changed || w.Append != nil || w.Apply != nil ||
@@ -256,6 +273,7 @@ func (r *Replica) newAppend(m *raftpb.Message, now view) *Append {
 	if n := len(a.Entries); n > 0 {
 		r.last = a.Entries[n-1].GetIndex()
 		r.reads.appended(a.Entries, now)
+		r.changes.appended(a.Entries)
 	}
 	return a
 }
@@ -323,44 +341,52 @@ func (r *Replica) newApply(m *raftpb.Message, w *Work) *Apply {
 
 // open decodes a committed entry and settles what it tells about our batches.
 func (r *Replica) open(e *raftpb.Entry, w *Work) Entry {
-	out := Entry{Index: e.GetIndex(), Term: e.GetTerm()}
+	out, b, err := decodeEntry(e)
+	if err != nil {
+		panic(fmt.Sprintf("replica: committed entry %d: %v", out.Index, err))
+	}
 	r.overtaken(out.Term, w)
-	switch e.GetType() {
-	case raftpb.EntryConfChange:
-		var cc raftpb.ConfChange
-		mustUnmarshal(e, &cc)
-		out.ConfChange = cc.AsV2()
-	case raftpb.EntryConfChangeV2:
-		out.ConfChange = &raftpb.ConfChangeV2{}
-		mustUnmarshal(e, out.ConfChange)
-	default:
-		if len(e.GetData()) == 0 {
-			break
-		}
-		b, err := DecodeBatch(e.GetData())
-		if err != nil {
-			panic(fmt.Sprintf("replica: committed entry %d: %v", out.Index, err))
-		}
-		if b.Term != out.Term {
-			break
-		}
-		out.Commands = b.Commands
-		if b.Origin == r.cfg.Origin {
-			out.Proposals = r.committed(b, w)
-		}
+	if out.Commands != nil && b.Origin == r.cfg.Origin {
+		out.Proposals = r.committed(b, w)
 	}
 	return out
 }
 
-func mustUnmarshal(e *raftpb.Entry, m proto.Message) {
-	if err := proto.Unmarshal(e.GetData(), m); err != nil {
-		panic(fmt.Sprintf("replica: committed entry %d: %v", e.GetIndex(), err))
+// Decode returns an entry of the log as it is handed out in an [Apply], without proposals.
+func Decode(e *raftpb.Entry) (Entry, error) {
+	out, _, err := decodeEntry(e)
+	return out, err
+}
+
+// decodeEntry returns an entry and its batch, whose commands the entry has only if they count. A change of members that
+// does not count is refused; so is one of a form that this package does not make.
+func decodeEntry(e *raftpb.Entry) (Entry, Batch, error) {
+	out := Entry{Index: e.GetIndex(), Term: e.GetTerm()}
+	if e.GetType() == raftpb.EntryConfChangeV2 {
+		return out, Batch{}, nil
 	}
+	data, cc := batchOf(e)
+	out.ConfChange = cc
+	if len(data) == 0 {
+		out.Refused = cc != nil
+		return out, Batch{}, nil
+	}
+	b, err := DecodeBatch(data)
+	switch {
+	case cc != nil && (err != nil || b.Term != out.Term):
+		out.Refused = true
+	case err != nil:
+		return out, b, err
+	case b.Term == out.Term:
+		out.Commands = b.Commands
+	}
+	return out, b, nil
 }
 
 // Applied says that a was applied. Calls come in the order of the Applies.
 func (r *Replica) Applied(a *Apply) {
 	r.applies.acknowledge(a.number)
+	r.configure(a.Entries)
 	r.applied = max(r.applied, a.Entries[len(a.Entries)-1].Index)
 	r.blocked = false
 	_ = r.node.Step(a.response)
@@ -375,20 +401,4 @@ func (r *Replica) Checkpointed(s Snapshot) {
 	}
 	r.log.snapshot = s
 	r.log.trim(min(r.applied, s.Index))
-}
-
-// ApplyConfChange makes a committed configuration change effective and returns the members after it, for the next
-// checkpoint. It is called for every change that was applied, before the Apply is acknowledged; a change that the state
-// machine rejects is passed as an empty ConfChange with node id 0.
-func (r *Replica) ApplyConfChange(cc raftpb.ConfChangeI) *raftpb.ConfState {
-	return r.node.ApplyConfChange(cc)
-}
-
-// ProposeConfChange proposes a change of members, on the leader or through it. It may be lost without notice; an error
-// says that it was. Raft turns a change that is not possible now into an empty entry.
-func (r *Replica) ProposeConfChange(cc raftpb.ConfChangeI) error {
-	if err := r.node.ProposeConfChange(cc); err != nil {
-		return fmt.Errorf("replica: propose configuration change: %w", err)
-	}
-	return nil
 }

@@ -348,33 +348,6 @@ func TestRecoveredIsChecked(t *testing.T) {
 	require.Equal(t, uint64(2), r.Status().Term)
 }
 
-func TestConfChange(t *testing.T) {
-	c := newCluster(t, 3, Config{})
-	m := c.elect(1)
-	remove := &raftpb.ConfChange{Type: raftpb.ConfChangeRemoveNode.Enum(), NodeId: new(uint64(3)), Context: []byte("why")}
-	require.NoError(t, m.ProposeConfChange(remove))
-	c.tick(2)
-	for _, m := range c.members[:2] {
-		require.Equal(t, []uint64{1, 2}, m.confs.GetVoters())
-		last := m.applied[len(m.applied)-1]
-		require.Equal(t, []byte("why"), last.ConfChange.GetContext())
-		require.Nil(t, last.Commands)
-	}
-	add := &raftpb.ConfChangeV2{Changes: []*raftpb.ConfChangeSingle{
-		{Type: raftpb.ConfChangeAddLearnerNode.Enum(), NodeId: new(uint64(3))},
-	}}
-	require.NoError(t, c.at(2).ProposeConfChange(add)) // through the leader
-	c.tick(5)
-	require.Equal(t, []uint64{3}, m.confs.GetLearners())
-	require.True(t, m.Status().Peers[1].Learner)
-	// A leader that removes itself steps down.
-	require.NoError(t, m.ProposeConfChange(&raftpb.ConfChange{
-		Type: raftpb.ConfChangeRemoveNode.Enum(), NodeId: new(uint64(1)),
-	}))
-	c.tick(1)
-	require.NotEqual(t, Leader, m.Status().Role)
-}
-
 func TestTransferLeader(t *testing.T) {
 	c := newCluster(t, 3, Config{})
 	m := c.elect(1)

@@ -45,12 +45,15 @@ type Apply struct {
 type Entry struct {
 	Index, Term uint64
 	// Commands are the batch's commands, read-only. Nil for raft's own empty entries, for a batch that was proposed in
-	// another term than the entry's, and for configuration changes.
+	// another term than the entry's.
 	Commands [][]byte
 	// Proposals is parallel to Commands if this start of this member proposed the batch, else nil.
 	Proposals []*Proposal
-	// ConfChange is for [Replica.ApplyConfChange], which must be called before Applied. Nil in all other entries.
-	ConfChange *raftpb.ConfChangeV2
+	// ConfChange is the change of members that comes with the entry's one command. Nil in all other entries.
+	ConfChange *raftpb.ConfChange
+	// Refused says that nothing comes of ConfChange. The owner sets it, before [Replica.Applied], when the state machine
+	// refused the command; it is set already when there is none.
+	Refused bool
 }
 
 // Reads are linearizable reads that may be answered from any state at or above Index.
@@ -67,4 +70,7 @@ type Proposal struct {
 	// [Work.Retry]. It is for what a leader decides by what it alone knows in its term, such as that a lease has run
 	// out: left in the queue when the term ends, it must not reach the log through the next leader.
 	Term uint64
+	// Change, if not nil, makes the proposal one that changes raft's configuration by this step, of which Type and NodeId
+	// are used. It waits until the change before it is applied, on the leader; see changes.
+	Change *raftpb.ConfChange
 }

@@ -40,12 +40,16 @@ func Direct(s *front.Server, async Async, kv *KV, lease *Lease, guard *Guard) {
 // request decodes a request, or answers that it is none or that there is no
 // leader.
 func (d *direct) request(c *front.Call, body []byte, r proto.Message, b *front.Batch) bool {
-	if c.Header(rpctypes.MetadataRequireLeaderKey) == rpctypes.MetadataHasLeader && !d.lease.node.HasLeader() {
-		c.Reply(nil, wireError(ErrNoLeader), b)
-		return false
-	}
 	if err := proto.Unmarshal(body, r); err != nil {
 		c.Reply(nil, status.Errorf(codes.Internal, "grpc: failed to unmarshal the received message: %v", err), b)
+		return false
+	}
+	if d.lease.node.Learner() && !servedByLearner(r) {
+		c.Reply(nil, wireError(ErrNotForLearner), b)
+		return false
+	}
+	if c.Header(rpctypes.MetadataRequireLeaderKey) == rpctypes.MetadataHasLeader && !d.lease.node.HasLeader() {
+		c.Reply(nil, wireError(ErrNoLeader), b)
 		return false
 	}
 	return true

@@ -19,6 +19,9 @@ func requiresLeader(ctx context.Context) bool {
 // its caller requires a leader and this member knows none.
 func RequireLeader(node Node) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		if node.Learner() && !servedByLearner(req) {
+			return nil, wireError(ErrNotForLearner)
+		}
 		if requiresLeader(ctx) && !node.HasLeader() {
 			return nil, wireError(ErrNoLeader)
 		}

@@ -44,13 +44,14 @@ type Maintenance struct {
 	store     Store
 	node      Node
 	custodian Custodian
+	mover     Mover
 	copies    chan struct{} // holds a value for each snapshot that is being sent
 	pb.UnimplementedMaintenanceServer
 }
 
 // NewMaintenance returns the Maintenance service.
-func NewMaintenance(store Store, node Node, custodian Custodian) *Maintenance {
-	return &Maintenance{store: store, node: node, custodian: custodian, copies: make(chan struct{}, snapshotsMax)}
+func NewMaintenance(store Store, node Node, custodian Custodian, mover Mover) *Maintenance {
+	return &Maintenance{store: store, node: node, custodian: custodian, mover: mover, copies: make(chan struct{}, snapshotsMax)}
 }
 
 // Status tells what this member knows of itself and of the leader; it asks

@@ -39,6 +39,7 @@ type watchMember struct {
 
 func (m *watchMember) Hub() *watch.Hub             { return m.hub }
 func (m *watchMember) HasLeader() bool             { return m.leader }
+func (m *watchMember) Learner() bool               { return false }
 func (m *watchMember) Leaderless() <-chan struct{} { return m.leaderless }
 func (m *watchMember) Stopping() <-chan struct{}   { return m.stopping }
 func (m *watchMember) FillHeader(h *pb.ResponseHeader) {

@@ -24,6 +24,8 @@ type FaultCounts struct {
 	Rotted, RotRefused                        int
 	Partitions, Isolations, Rivals            int
 	Pauses, Stalls, SlowDisks, Transfers      int
+	Reconfigurations, Joined, Promoted        int
+	Removed                                   int
 }
 
 // Add adds c to the sum.
@@ -81,6 +83,10 @@ func (c *Counts) fields() []countField {
 		{"rival candidates", &c.Rivals},
 		{"slow disks", &c.SlowDisks},
 		{"transfers", &c.Transfers},
+		{"changes of members", &c.Reconfigurations},
+		{"members joined", &c.Joined},
+		{"learners promoted", &c.Promoted},
+		{"members removed", &c.Removed},
 		{"checkpoints", &c.Checkpoints},
 		{"snapshots installed", &c.Snapshots},
 		{"logs restarted at recovery", &c.LogResets},

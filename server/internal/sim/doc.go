@@ -37,6 +37,7 @@
 //   - lease: an expiry is proposed by the leader of its entry's term, and not before the send time of the last
 //     acknowledged renewal plus the time to live, on that leader's clock.
 //   - lock: tokens ascend, a holder's key is the oldest at the revision that made it holder, and guarded writes ascend.
+//   - members: raft's configuration and the machine's members are the same at every index.
 //   - history: the clients' histories are linearizable, by porcupine.
 //   - liveness: what is healed makes progress, and leases end.
 //

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -25,6 +26,12 @@ func (s *sim) startFaults() {
 	s.every(s.Rot, s.rot)
 	s.every(s.SlowDisks, s.slowDisk)
 	s.every(s.SyncFailures, func() { s.pick().failSync = true })
+	s.every(s.Reconfigs, s.reconfigure)
+	s.every(s.LateApplies, func() {
+		n := s.pick()
+		n.late = time.Duration(100 + s.rng.IntN(3000))
+		s.after(s.around(s.Outage), func() { n.late = 1 })
+	})
 	s.every(s.Transfers, func() {
 		if n := s.leader(); n != nil {
 			s.counts.Transfers++
@@ -122,7 +129,8 @@ func (s *sim) stall() {
 
 // isolate breaks the connections of a leader to the members, not to the clients. The others forget it, as the server's
 // do when a connection breaks, and elect another before it has missed them: for that while two believe that they lead.
-// It lasts longer than a lease, so that the new leader ends those which only the old one is asked to renew.
+// It lasts longer than a lease, so that the new leader ends those which only the old one is asked to renew. Those that
+// have no vote may stay with it.
 func (s *sim) isolate() {
 	n := s.leader()
 	if n == nil || s.isolated {
@@ -131,11 +139,15 @@ func (s *sim) isolate() {
 	s.isolated = true
 	s.counts.Isolations++
 	lasts := time.Duration(s.TTL)*time.Second + s.around(s.Outage)
-	s.cutOff(n, lasts)
+	var company []uint64
+	if _, learners := n.mach.Voters(); len(learners) > 0 && s.chance(0.5) {
+		company = learners
+	}
+	s.cutOff(n, lasts, company...)
 	s.after(lasts, func() { s.isolated = false })
 	rank := 0
 	for _, other := range s.nodes {
-		if other == n || !other.up {
+		if other == n || !other.up || slices.Contains(company, other.id) {
 			continue
 		}
 		s.afterOn(other, forgetTicks*tickEvery, func() {
@@ -154,14 +166,15 @@ func (s *sim) isolate() {
 	}
 }
 
-// cutOff cuts all links of a member for a while.
-func (s *sim) cutOff(n *node, d time.Duration) {
-	for _, other := range s.nodes {
+// cutOff cuts all links of a member for a while, but those to some.
+func (s *sim) cutOff(n *node, d time.Duration, but ...uint64) {
+	others := slices.DeleteFunc(slices.Clone(s.nodes), func(other *node) bool { return slices.Contains(but, other.id) })
+	for _, other := range others {
 		s.net.cut(n.id, other.id)
 		s.net.cut(other.id, n.id)
 	}
 	s.after(d, func() {
-		for _, other := range s.nodes {
+		for _, other := range others {
 			s.net.join(n.id, other.id)
 			s.net.join(other.id, n.id)
 		}

@@ -123,17 +123,18 @@ func (n *node) applyNext() {
 		return
 	}
 	n.applying = true
-	n.s.afterOn(n, n.s.around(30*time.Microsecond*time.Duration(len(n.applyQueue[0].Entries))), n.applyDone)
+	n.s.afterOn(n, min(n.late*n.s.around(30*time.Microsecond*time.Duration(len(n.applyQueue[0].Entries))), maxSync), n.applyDone)
 }
 
 func (n *node) applyDone() {
 	a := n.applyQueue[0]
 	n.applyQueue = n.applyQueue[1:]
 	n.applying = false
-	for _, e := range a.Entries {
-		n.apply(e)
+	for i := range a.Entries {
+		n.apply(&a.Entries[i])
 	}
 	n.rep.Applied(a)
+	n.checkConfiguration(a.Entries[len(a.Entries)-1].Index)
 	if n.mach.Sweep(16) {
 		n.s.note("sweep", n.id)
 	}
@@ -143,7 +144,7 @@ func (n *node) applyDone() {
 }
 
 // apply applies an entry, unless an installed checkpoint has it.
-func (n *node) apply(e replica.Entry) {
+func (n *node) apply(e *replica.Entry) {
 	if e.Index <= n.index() {
 		for _, p := range e.Proposals {
 			p.Value.(*request).done(unknown, nil)
@@ -160,9 +161,15 @@ func (n *node) apply(e replica.Entry) {
 			n.s.violate("log", "member %d can not decode entry %d: %v", n.id, e.Index, err)
 		}
 	}
-	n.s.truth.applying(n, e, commands)
+	n.s.truth.applying(n, *e, commands)
 	results := n.mach.Apply(e.Index, e.Term, commands)
-	n.s.truth.applied(n, e)
+	if e.ConfChange != nil {
+		e.Refused = e.Refused || results[0].Err != nil && !n.s.Mutant.is(CarriedOut)
+	}
+	n.s.truth.applied(n, *e)
+	if _, removed := slices.BinarySearch(n.mach.RemovedMembers(), n.id); removed {
+		n.leave()
+	}
 	for i, p := range e.Proposals {
 		p.Value.(*request).done(applied, &results[i])
 	}
@@ -279,7 +286,7 @@ func (n *node) save() {
 		n.store = n.store.save(ch)
 		n.s.counts.Checkpoints++
 		n.s.note("checkpoint", n.id, ch.Index, uint64(len(n.store.rows)))
-		n.rep.Checkpointed(replica.Snapshot{Index: ch.Index, Term: ch.Term, ConfState: n.s.conf()})
+		n.rep.Checkpointed(replica.Snapshot{Index: ch.Index, Term: ch.Term, ConfState: n.store.conf})
 		n.mach.Archived(ch.Revision)
 		if err := n.wal.Release(ch.Index); err != nil {
 			panic(fmt.Sprintf("release: %v", err))

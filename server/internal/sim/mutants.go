@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"encoding/binary"
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -32,6 +34,11 @@ const (
 	RepeatedBatch           // a batch that arrives twice is applied twice
 	LockUnchecked           // a waiter takes the lock without looking whether it still queues
 	WatchSkips              // a watcher that moves to another member loses an event
+	LearnerVouches          // a learner's question for a read index is taken for proof, as if it had a vote
+	MinorityVouches         // so is a voter's, however many voters there are
+	Amnesia                 // a member whose disk was lost comes back under its id
+	ForgetRemoved           // the checkpoint does not record who was removed
+	CarriedOut              // raft carries out a change of members that the machine refused
 	mutants
 )
 
@@ -49,7 +56,8 @@ func (m Mutant) String() string {
 	return [...]string{
 		"None", "SkipSync", "EarlyAppended", "AckEarly", "UnconfirmedReads", "ReusedReadID", "ForgetTombstone",
 		"CheckpointAhead", "ExpireUnfenced", "ShortDeadlines", "RenewUnconfirmed", "DropVote", "StaleBatch",
-		"RepeatedBatch", "LockUnchecked", "WatchSkips",
+		"RepeatedBatch", "LockUnchecked", "WatchSkips", "LearnerVouches", "MinorityVouches", "Amnesia", "ForgetRemoved",
+		"CarriedOut",
 	}[m]
 }
 
@@ -74,6 +82,8 @@ func (m Mutant) save(n *node, ch *state.Changes) {
 			}
 		}
 		ch.Versions = kept
+	case ForgetRemoved:
+		ch.RemovedMembers = nil
 	case CheckpointAhead:
 		ch.Index, ch.Term = n.mach.Applied()
 	}
@@ -96,6 +106,27 @@ func (m Mutant) arrived(to *node, msg *raftpb.Message) *raftpb.Message {
 		msg.Entries[0].Data = replica.EncodeBatch(b)
 	}
 	return msg
+}
+
+// answers answers a read index at once, where it is no proof that this member still leads.
+func (m Mutant) answers(to *node, msg *raftpb.Message) bool {
+	if m != LearnerVouches && m != MinorityVouches || msg.GetType() != raftpb.MsgReadIndex || !to.leads() {
+		return false
+	}
+	voters, learners := to.mach.Voters()
+	id, st := msg.GetEntries()[0].GetData(), to.rep.Status()
+	asks := voters
+	if m == LearnerVouches {
+		asks = learners
+	}
+	if !slices.Contains(asks, msg.GetFrom()) || binary.LittleEndian.Uint64(id[16:]) != st.Term {
+		return false
+	}
+	to.s.net.send(to, &raftpb.Message{
+		Type: raftpb.MsgReadIndexResp.Enum(), From: &to.id, To: new(msg.GetFrom()), Term: &st.Term,
+		Index: &st.Commit, Entries: []*raftpb.Entry{{Data: id}},
+	})
+	return true
 }
 
 // sent remembers the id of a member's newest read index: with the mutant, any answer will do for it.

@@ -30,8 +30,11 @@ var hunts = map[Mutant]hunt{
 	}},
 	ForgetTombstone: {first: 1, seeds: 20, oracles: []string{"state", "watch", "read"}},
 	CheckpointAhead: {first: 1, seeds: 20, oracles: []string{"state", "log", "watch", "read"}},
-	ExpireUnfenced:  {first: 8, seeds: 40, oracles: []string{"lease"}},
-	ShortDeadlines:  {first: 1, seeds: 20, oracles: []string{"lease"}},
+	ExpireUnfenced: {first: 8, seeds: 40, oracles: []string{"lease"}, tune: func(o *Options) {
+		o.Reconfigs, o.LateApplies = 0, 0
+		o.Lockers, o.TTL, o.LockerPauses, o.Campaigns, o.Transfers = 6, 1, 0.5, ms(150), ms(300)
+	}},
+	ShortDeadlines: {first: 1, seeds: 20, oracles: []string{"lease"}},
 	// A lease of a second is renewed five times in it, and a leader without connections leads on for one to two election
 	// timeouts: every client that keeps to it for so long is told a lie. A third leader would hide that by beginning anew.
 	RenewUnconfirmed: {first: 1, seeds: 20, oracles: []string{"lease"}, tune: func(o *Options) {
@@ -50,6 +53,16 @@ var hunts = map[Mutant]hunt{
 		o.Lockers, o.TTL, o.LockerPauses = 6, 1, 0.5
 	}},
 	WatchSkips: {first: 1, seeds: 20, oracles: []string{"watch"}},
+	LearnerVouches: {first: 1, seeds: 40, oracles: []string{"read", "history"}, tune: func(o *Options) {
+		o.Members, o.Reconfigs, o.Isolations, o.Think, o.Clients, o.TTL = 3, ms(200), ms(200), ms(3), 10, 1
+		o.Crashes, o.LeaderKills, o.Stalls, o.Pauses, o.Rot, o.Partitions = 0, 0, 0, 0, 0, 0
+	}},
+	MinorityVouches: {first: 1, seeds: 40, oracles: []string{"read", "history"}, tune: func(o *Options) {
+		o.Members, o.Reconfigs, o.Partitions, o.Think, o.Clients, o.Campaigns = 5, ms(800), ms(200), ms(3), 8, ms(150)
+	}},
+	Amnesia:       {first: 1, seeds: 20, oracles: lost, tune: func(o *Options) { o.Crashes, o.Rot = ms(200), 0 }},
+	ForgetRemoved: {first: 1, seeds: 20, oracles: []string{"state"}, tune: func(o *Options) { o.Reconfigs, o.Crashes = ms(200), ms(300) }},
+	CarriedOut:    {first: 1, seeds: 20, oracles: []string{"members", "panic"}, tune: func(o *Options) { o.Reconfigs = ms(100) }},
 }
 
 // leastCaught is the share of a mutant's seeds that must catch it, so that no hunt lives on luck.

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -103,6 +104,9 @@ func (w *network) deliver(from uint64, to *node, m *raftpb.Message) {
 			return
 		}
 		s.note("message", uint64(m.GetType()), from, to.id, m.GetTerm(), m.GetIndex(), m.GetCommit())
+		if !to.welcome(from) || s.Mutant.answers(to, m) {
+			return
+		}
 		_ = to.rep.Step(s.Mutant.arrived(to, m)) // what is refused is lost
 		to.pump()
 	})
@@ -113,11 +117,17 @@ func (w *network) sendSnapshot(from *node, m *raftpb.Message) {
 	s := w.s
 	to, ck, epoch := s.nodes[m.GetTo()-1], from.store, from.epoch
 	m = proto.Clone(m).(*raftpb.Message)
-	m.Snapshot.Metadata.Index, m.Snapshot.Metadata.Term = new(ck.index), new(ck.term)
+	m.Snapshot.Metadata.Index, m.Snapshot.Metadata.Term, m.Snapshot.Metadata.ConfState = new(ck.index), new(ck.term), ck.conf
 	takes := min(5*w.delay()+time.Duration(len(ck.rows))*10*time.Microsecond, maxTransfer)
 	cut := s.chance(s.Loss * 2)
+	// A checkpoint from before the receiver was a member is of no use to it. The server makes one first; here it is sent
+	// with a later attempt.
+	member := slices.Contains(ck.conf.GetVoters(), to.id) || slices.Contains(ck.conf.GetLearners(), to.id)
+	if !member {
+		from.save()
+	}
 	s.arriveAt(to, s.now+takes, func() {
-		ok := to.up && !cut && w.open(from.id, to.id)
+		ok := to.up && !cut && w.open(from.id, to.id) && member && to.welcome(from.id)
 		if ok {
 			s.note("snapshot", from.id, to.id, ck.index, ck.term)
 			to.received[ck.index] = ck // durable, but not installed

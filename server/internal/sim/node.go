@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"go.etcd.io/raft/v3/raftpb"
-
 	"github.com/latchkey-go/latchkey/server/internal/disk"
 	"github.com/latchkey-go/latchkey/server/internal/lease"
 	"github.com/latchkey-go/latchkey/server/internal/replica"
@@ -31,11 +29,13 @@ type node struct {
 	installs int
 	rot      *rot // nil unless its log was damaged since it ended
 	lost     bool // its log is damaged, so it never starts again
+	standing
 
 	up          bool
 	epoch       int // counts starts and crashes
 	pausedUntil time.Duration
 	slow        time.Duration // factor on syncs
+	late        time.Duration // factor on applies
 	failSync    bool          // the next sync fails
 	process
 }
@@ -93,15 +93,7 @@ type confirmed struct {
 
 func newNode(s *sim, id uint64) *node {
 	rate := 1 + s.ClockSpread*(2*s.rng.Float64()-1)
-	return &node{s: s, id: id, rate: rate, slow: 1, disk: disk.NewMem(s.rng.Uint64()), received: make(map[uint64]*checkpoint)}
-}
-
-func (s *sim) conf() *raftpb.ConfState {
-	conf := &raftpb.ConfState{AutoLeave: new(false)}
-	for i := range s.Members {
-		conf.Voters = append(conf.Voters, uint64(i+1))
-	}
-	return conf
+	return &node{s: s, id: id, rate: rate, slow: 1, late: 1, disk: disk.NewMem(s.rng.Uint64()), received: make(map[uint64]*checkpoint)}
 }
 
 // local is the node's clock.
@@ -148,8 +140,11 @@ func (n *node) start() {
 }
 
 func (n *node) restart() {
-	if n.lost {
+	if n.lost || n.gone {
 		return
+	}
+	if n.s.Mutant.is(Amnesia) && n.s.faulty && n.s.chance(0.5) {
+		n.forget()
 	}
 	n.s.counts.Restarts++
 	n.start()

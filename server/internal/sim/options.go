@@ -66,6 +66,8 @@ type Faults struct {
 	SyncFailures time.Duration
 	Transfers    time.Duration
 	Campaigns    time.Duration
+	Reconfigs    time.Duration // changes of members, of which some are refused
+	LateApplies  time.Duration // of a member that applies far behind its log
 }
 
 // Tuning sets the limits of the members, low enough to be reached.
@@ -127,6 +129,8 @@ func Draw(seed uint64) Options {
 	if rng.IntN(3) == 0 {
 		o.Rot = ms(500 + rng.IntN(5000))
 	}
+	maybe(&o.Reconfigs, 150, 800)
+	maybe(&o.LateApplies, 500, 3000)
 	return o
 }
 

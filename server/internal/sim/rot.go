@@ -114,5 +114,5 @@ func sameRecovery(a, b wal.Recovery) bool {
 
 // members returns those whose disks are sound.
 func (s *sim) members() []*node {
-	return slices.DeleteFunc(slices.Clone(s.nodes), func(n *node) bool { return n.lost })
+	return slices.DeleteFunc(s.current(), func(n *node) bool { return n.lost })
 }

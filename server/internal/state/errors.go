@@ -19,6 +19,18 @@ var (
 	ErrKeyNotFound = errors.New("key not found")
 	// ErrMemberNotFound: the command names a member that the cluster does not have.
 	ErrMemberNotFound = errors.New("member not found")
+	// ErrMemberRemoved: the command names a former member, whose id is never used again.
+	ErrMemberRemoved = errors.New("member was removed")
+	// ErrMemberExists: there is a member of this id.
+	ErrMemberExists = errors.New("member exists")
+	// ErrPeerURLExists: another member has one of the peer URLs.
+	ErrPeerURLExists = errors.New("peer URL exists")
+	// ErrMemberNotLearner: only a learner can be promoted.
+	ErrMemberNotLearner = errors.New("member is not a learner")
+	// ErrTooManyLearners: the cluster has as many learners as it may have.
+	ErrTooManyLearners = errors.New("too many learners")
+	// ErrLastVoter: without this member nobody would vote.
+	ErrLastVoter = errors.New("the last voter can not be removed")
 	// ErrNotReadOnly: the transaction given to View.Txn holds a write.
 	ErrNotReadOnly = errors.New("transaction is not read-only")
 	// ErrNoSpace: a NOSPACE alarm is on, and the command may add data.

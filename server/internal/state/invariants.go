@@ -179,12 +179,3 @@ func (m *Machine) checkWindow() error {
 	}
 	return nil
 }
-
-func (m *Machine) checkMembers() error {
-	for i := range m.members {
-		if i > 0 && m.members[i].ID <= m.members[i-1].ID {
-			return broken("members ascend by ID, each once", "%+v", m.members)
-		}
-	}
-	return nil
-}

@@ -78,6 +78,15 @@ func (l *Loader) Member(member Member) error {
 	return nil
 }
 
+// RemovedMember adds the id of a former member.
+func (l *Loader) RemovedMember(id uint64) error {
+	if id == 0 {
+		return fmt.Errorf("load removed member without ID: %w", errLoad)
+	}
+	l.m.setRemoved(id)
+	return nil
+}
+
 // Finish checks that all fits together and returns the machine, as it was after the entry at index. The revision is
 // given apart: the newest version may be of a lower one when compaction removed what was above (etcd #17780).
 func (l *Loader) Finish(index, term uint64, revision, compact int64) (*Machine, error) {

@@ -1,7 +1,6 @@
 package state
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 
@@ -81,12 +80,12 @@ type Counts struct{ Puts, Deletes, Txns, PutBytes int64 }
 // Machine is the replicated state: its content is a function of the commands applied and of nothing else. It has no
 // lock: the caller serialises all calls of its methods, and shares Views and Histories instead.
 type Machine struct {
-	live    *btree.Map[string, *Version] // the newest version of each key that exists
-	dead    *btree.Map[string, *Version] // the tombstone of each key that does not, until compaction removes it
-	window  window
-	leases  map[int64]*grant // never ranged over where the order could show
-	members []Member         // ascending by ID
-	auth    authority
+	live   *btree.Map[string, *Version] // the newest version of each key that exists
+	dead   *btree.Map[string, *Version] // the tombstone of each key that does not, until compaction removes it
+	window window
+	leases map[int64]*grant // never ranged over where the order could show
+	roster
+	auth authority
 
 	clusterID uint64
 	archive   Archive
@@ -182,6 +181,8 @@ func (m *Machine) apply(c *Command) (proto.Message, error) {
 		return m.expireLeases(r), nil
 	case *Member:
 		return result(m.updateMember(r))
+	case *MemberChange:
+		return result(m.changeMembers(c.Kind, r))
 	case *pb.AlarmRequest:
 		return m.alarm(r, c.Kind == KindRaise), nil
 	case *Divergence:
@@ -281,9 +282,7 @@ func (m *Machine) updateMember(r *Member) (*pb.MemberUpdateResponse, error) {
 
 // setMember adds or replaces a member. A member's slices are replaced and never written to: Members hands them out.
 func (m *Machine) setMember(member Member) {
-	i, found := slices.BinarySearchFunc(m.members, member.ID, func(a Member, id uint64) int {
-		return cmp.Compare(a.ID, id)
-	})
+	i, found := m.findMember(member.ID)
 	if found {
 		m.members[i] = member
 		return
