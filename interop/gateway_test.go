@@ -85,7 +85,19 @@ func gatewayRequests() []webRequest {
 		post("/v3/kv/put/", `{"key":"YQ=="}`), post("/v3/kv//put", `{"key":"YQ=="}`), why(post("/v3/kv/put", `{"key":"`+strings.Repeat("A", 4<<20)+`"}`), otherNumbers),
 		post("/v3/kv/put", `{"key":"YQ==","value":"`+strings.Repeat("A", 1_600_000)+`"}`),
 	}
-	return append(requests, authRequests()...)
+	return slices.Concat(requests, lockRequests(), authRequests())
+}
+
+// lockRequests take locks and lead, with a lease whose id is known.
+func lockRequests() []webRequest {
+	post := func(path, body string) webRequest { return webRequest{method: "POST", path: path, body: body} }
+	return []webRequest{
+		post("/v3/lease/grant", `{"TTL":"600","ID":77}`), post("/v3/lock/lock", `{"name":"bA==","lease":77}`),
+		post("/v3/lock/unlock", `{"key":"bC80ZA=="}`), post("/v3/election/leader", `{"name":"ZQ=="}`),
+		post("/v3/election/campaign", `{"name":"ZQ==","lease":"77","value":"dg=="}`), post("/v3/election/leader", `{"name":"ZQ=="}`),
+		{method: "POST", path: "/v3/election/observe", body: `{"name":"ZQ=="}`, lines: 1},
+		post("/v3/lock/unlock", `{"key":"bm9uZQ=="}`), post("/v3/lease/revoke", `{"ID":77}`),
+	}
 }
 
 // tokenOf stands for the token that a server has given for the last name and password.
