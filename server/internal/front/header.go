@@ -3,6 +3,7 @@ package front
 import (
 	"bytes"
 	"encoding/base64"
+	"log"
 	"math"
 	"net/http"
 	"slices"
@@ -166,6 +167,9 @@ func (d *headers) emit(f hpack.HeaderField) {
 	}
 	if strings.HasPrefix(f.Name, ":") {
 		h.pseudo = true
+		if d.server.traced {
+			log.Printf("http2: decoded hpack field header field %q = %q", f.Name, f.Value)
+		}
 		d.pseudo(f)
 		return
 	}

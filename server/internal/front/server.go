@@ -8,7 +8,9 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -64,6 +66,9 @@ type Server struct {
 	wg       sync.WaitGroup // connections, handlers, writers
 	web      *webServer     // nil without Config.Web
 	traffic  traffic
+	// traced is what GODEBUG=http2debug=2 asks of Go's own servers: the pseudo-headers of requests go to the standard
+	// logger, in their words. Other fields may be secret.
+	traced bool
 
 	mu        sync.Mutex // protects the rest
 	conns     map[*conn]struct{}
@@ -107,6 +112,7 @@ func New(cfg Config) *Server {
 		cfg: cfg, methods: make(map[string]*method), services: make(map[string]bool), conns: make(map[*conn]struct{}),
 		listeners: make(map[net.Listener]struct{}), empty: make(chan struct{}),
 	}
+	s.traced = strings.Contains(os.Getenv("GODEBUG"), "http2debug=2")
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if cfg.Web != nil {
 		s.web = newWebServer(s)

@@ -2,8 +2,10 @@ package rpc
 
 import (
 	"bytes"
+	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/latchkey-go/latchkey/server/internal/state"
@@ -34,7 +36,8 @@ func streamRange(view *state.View, r *pb.RangeRequest, chunkBytes int, send func
 	}
 	page := &pb.RangeRequest{
 		Key: r.Key, RangeEnd: r.RangeEnd, Revision: r.Revision, KeysOnly: r.KeysOnly,
-		Limit: min(streamChunkKeys, left),
+		Limit:      min(streamChunkKeys, left),
+		SortTarget: r.SortTarget, // without an order: like etcd, each chunk is sorted by it, and not the whole
 	}
 	for left > 0 {
 		found, err := view.Range(page)
@@ -51,7 +54,8 @@ func streamRange(view *state.View, r *pb.RangeRequest, chunkBytes int, send func
 			return err
 		}
 		page.Limit = min(nextChunk(page.Limit, proto.Size(chunk), chunkBytes), left)
-		page.Key = append(bytes.Clone(found.Kvs[len(found.Kvs)-1].Key), 0)
+		greatest := slices.MaxFunc(found.Kvs, func(a, b *mvccpb.KeyValue) int { return bytes.Compare(a.Key, b.Key) })
+		page.Key = append(bytes.Clone(greatest.Key), 0)
 	}
 	return send(last)
 }
