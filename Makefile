@@ -1,7 +1,7 @@
 # Everything here is a short name for a command that works without make.
 
 .DEFAULT_GOAL := help
-.PHONY: help build image test race sim lint fmt bench interop etcd-common tour ci
+.PHONY: help build image test race sim lint fmt bench interop etcd-common tour generate ci
 
 SEEDS ?= 200
 FIRST ?= 1
@@ -43,6 +43,9 @@ etcd-common: ## run etcd's own suite tests/common against latchkey and etcd
 
 tour: ## watch a three-member cluster lose its leader
 	go run ./examples/tour
+
+generate: ## write the Go code of api/*.proto anew (needs protoc)
+	api/generate.sh
 
 ci: ## run everything that a change must pass
 	.ci/run

@@ -29,6 +29,9 @@ type Config struct {
 	Endpoints []string
 	// Namespace is put in front of every key, and taken off every key that comes back. See [Client.Namespace].
 	Namespace string
+	// Username and Password, if the first is not empty, are whose calls these are on a cluster that needs users. Where it
+	// does not, or not yet, they have no effect.
+	Username, Password string
 	// TLS is used for every endpoint when it is set; [TLSFiles] makes one. An "https" endpoint without it uses the system's
 	// roots. Each server must have a certificate for the host of its own endpoint, or localhost at a unix socket, unless
 	// ServerName says otherwise.
@@ -123,10 +126,16 @@ func newCore(cfg Config, tr transport, cl clock) (*core, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.Username != "" {
+		tr = newAuthenticated(tr, cfg.Username, cfg.Password)
+	}
 	co := &core{cfg: cfg, log: cfg.Logger, transport: tr, clock: cl, closed: make(chan struct{})}
 	co.ctx, co.cancel = context.WithCancelCause(context.Background())
 	co.keeper = newKeeper(co)
 	co.watches = [2]*watchHub{newWatchHub(co, true), newWatchHub(co, false)}
+	for _, h := range co.watches {
+		h.user = cfg.Username != ""
+	}
 	co.own.init()
 	if co.pool, err = newPool(co); err != nil {
 		return nil, err

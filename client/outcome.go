@@ -42,9 +42,11 @@ var answers = []answer{
 	{"etcdserver: lease already exists", refused, ErrLeaseExists},
 	{"etcdserver: too large lease TTL", refused, ErrLeaseTTLTooLarge},
 	{"etcdserver: permission denied", refused, ErrPermissionDenied},
-	{"etcdserver: invalid auth token", refused, ErrUnauthenticated},
-	{"etcdserver: revision of auth store is old", refused, ErrUnauthenticated},
-	{"etcdserver: user name is empty", refused, ErrUnauthenticated},
+	{textInvalidToken, refused, ErrUnauthenticated},
+	{textOldRevision, refused, ErrUnauthenticated},
+	{textUserEmpty, refused, ErrUnauthenticated},
+	{"etcdserver: authentication failed", refused, ErrUnauthenticated},
+	{"auth: authentication failed", refused, ErrUnauthenticated},
 	{"etcdserver: corrupt cluster", refused, ErrCorrupt},
 	{"etcdserver: unhealthy cluster", refused, ErrUnavailable},
 	{"etcdserver: re-configuration failed due to not enough started members", refused, ErrUnavailable},
@@ -95,11 +97,13 @@ func fateOf(code codes.Code, message string) (fate, error) {
 	return judgeCode(code, message)
 }
 
-// answered finds the server's text in the table.
+// answered finds the server's text in the tables.
 func answered(message string) (answer, bool) {
-	for _, a := range answers {
-		if strings.HasPrefix(message, a.text) {
-			return a, true
+	for _, table := range [...][]answer{answers, userAnswers} {
+		for _, a := range table {
+			if strings.HasPrefix(message, a.text) {
+				return a, true
+			}
 		}
 	}
 	return answer{}, false

@@ -38,7 +38,7 @@ var judgeCases = []struct {
 	{rpctypes.ErrGRPCInvalidAuthToken, ErrUnauthenticated, false, false, false},
 	{rpctypes.ErrGRPCAuthOldRevision, ErrUnauthenticated, false, false, false},
 	{rpctypes.ErrGRPCUserEmpty, ErrUnauthenticated, false, false, false},
-	{rpctypes.ErrGRPCAuthFailed, ErrInvalid, false, false, false},
+	{rpctypes.ErrGRPCAuthFailed, ErrUnauthenticated, false, false, false},
 	{rpctypes.ErrGRPCCorrupt, ErrCorrupt, false, false, false},
 	{status.Error(codes.Unimplemented, "unknown method"), ErrNotSupported, false, false, false},
 	{status.Error(codes.ResourceExhausted, "trying to send message larger than max (5 vs. 4)"), ErrTooLarge, false, false, false},

@@ -51,7 +51,7 @@ func (h *watchHub) created(resp *pb.WatchResponse) error {
 	if w == nil {
 		return nil // its loop has ended meanwhile, and the request to cancel it is on its way
 	}
-	w.confirmed = true
+	w.confirmed, w.renewed = true, false
 	if w.next == 0 {
 		// The watch may have begun somewhat earlier than at this revision, and events up to it may follow. It is this
 		// one that the loop is told as the beginning, so received leaves out what is older.
@@ -79,6 +79,9 @@ func (h *watchHub) canceledLocked(w *watcher, resp *pb.WatchResponse) error {
 	delete(h.byID, w.id)
 	w.id, w.confirmed = 0, false
 	err := canceledError(resp, w.next)
+	if h.user && !w.renewed && needsToken(plainReason(resp)) {
+		w.renewed, err = true, nil // the next stream has another token
+	}
 	if err == nil {
 		return fmt.Errorf("server canceled watch %d: %q", resp.WatchId, resp.CancelReason)
 	}
@@ -92,11 +95,7 @@ func canceledError(resp *pb.WatchResponse, next Revision) error {
 	if resp.CompactRevision > 0 {
 		return compacted
 	}
-	// The reason may be the text of a gRPC status: only what follows its "desc = " is the server's.
-	reason := resp.CancelReason
-	if _, desc, ok := strings.Cut(reason, " desc = "); ok {
-		reason = desc
-	}
+	reason := plainReason(resp)
 	e := &Error{Op: methodWatch.name, Code: codes.Unknown, Message: reason, Kind: ErrInvalid}
 	if a, ok := answered(reason); ok {
 		e.Kind = a.kind
@@ -111,6 +110,15 @@ func canceledError(resp *pb.WatchResponse, next Revision) error {
 		return nil
 	}
 	return e
+}
+
+// plainReason returns the server's words for why a watch was canceled. They may be the text of a gRPC status: then only
+// what follows its "desc = " is the server's.
+func plainReason(resp *pb.WatchResponse) string {
+	if _, desc, ok := strings.Cut(resp.CancelReason, " desc = "); ok {
+		return desc
+	}
+	return resp.CancelReason
 }
 
 // allProgressed notes that everything up to rev was sent to all watches of the stream. One that the server has not

@@ -38,6 +38,7 @@ const (
 type watchHub struct {
 	core   *core
 	leader bool          // the stream requires a leader
+	user   bool          // the stream has a user's token
 	wake   chan struct{} // capacity 1: there is something to send
 
 	mu      sync.Mutex // protects what follows and the state of each watcher
@@ -63,6 +64,7 @@ type watcher struct {
 	queue     []WatchBatch
 	bytes     int
 	behind    bool  // taken off the stream because the queue is full
+	renewed   bool  // put on a stream with another token, and not confirmed since
 	err       error // why it ended
 }
 

@@ -9,8 +9,10 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/client/v3/concurrency"
 
+	"github.com/latchkey-go/latchkey/api/v3lockpb"
 	"github.com/latchkey-go/latchkey/client"
 	"github.com/latchkey-go/latchkey/recipes/lock"
 )
@@ -19,12 +21,13 @@ import (
 const (
 	ourRounds    = 12
 	mutexRounds  = 12
+	serviceRound = 12
 	etcdctlRound = 5
 	parties      = 2 // of each kind
 )
 
-// TestLocksExcludeEachOther lets our lock, etcd's concurrency.Mutex and the
-// command etcdctl lock contend for one name. They must exclude one another, on
+// TestLocksExcludeEachOther lets our lock, etcd's concurrency.Mutex, the lock
+// service and the command etcdctl lock contend for one name. They must exclude one another, on
 // either server.
 func TestLocksExcludeEachOther(t *testing.T) {
 	for _, kind := range kinds() {
@@ -33,21 +36,23 @@ func TestLocksExcludeEachOther(t *testing.T) {
 			ctx := testContext(t)
 			w := &witness{held: make(map[string]int)}
 			var wg sync.WaitGroup
-			errs := make([]error, 3*parties)
+			errs := make([]error, 4*parties)
 			for i := range parties {
 				ctl := newCtl(t, s)
-				wg.Go(func() { errs[3*i] = w.contendOurs(ctx, s) })
-				wg.Go(func() { errs[3*i+1] = w.contendMutex(ctx, s) })
-				wg.Go(func() { errs[3*i+2] = w.contendEtcdctl(ctx, ctl) })
+				wg.Go(func() { errs[4*i] = w.contendOurs(ctx, s) })
+				wg.Go(func() { errs[4*i+1] = w.contendMutex(ctx, s) })
+				wg.Go(func() { errs[4*i+2] = w.contendEtcdctl(ctx, ctl) })
+				wg.Go(func() { errs[4*i+3] = w.contendService(ctx, s) })
 			}
 			wg.Wait()
 			require.NoError(t, errors.Join(errs...))
 			require.Equal(t, map[string]int{
 				"lock": parties * ourRounds, "mutex": parties * mutexRounds, "etcdctl": parties * etcdctlRound,
+				"service": parties * serviceRound,
 			}, w.held)
 			counter, err := newCtl(t, s).run(ctx, ctlStep{args: "get --print-value-only " + counterKey})
 			require.NoError(t, err)
-			require.Equal(t, strconv.Itoa(parties*(ourRounds+mutexRounds+etcdctlRound)), strings.TrimSpace(counter),
+			require.Equal(t, strconv.Itoa(parties*(ourRounds+mutexRounds+etcdctlRound+serviceRound)), strings.TrimSpace(counter),
 				"no addition is lost")
 			require.Greater(t, w.changes, parties*etcdctlRound, "the lock went from one kind to another")
 		})
@@ -142,32 +147,60 @@ func (w *witness) contendMutex(ctx context.Context, s *side) error {
 		return err
 	}
 	defer session.Close()
-	work := func() error {
-		defer w.leave()
-		if err := w.enter("mutex"); err != nil {
-			return err
-		}
-		got, err := cli.Get(ctx, counterKey)
-		if err != nil {
-			return err
-		}
-		text := ""
-		if len(got.Kvs) > 0 {
-			text = string(got.Kvs[0].Value)
-		}
-		next, err := plusOne(text)
-		if err != nil {
-			return err
-		}
-		_, err = cli.Put(ctx, counterKey, next)
-		return err
-	}
 	for range mutexRounds {
 		m := concurrency.NewMutex(session, contendedName)
 		if err := m.Lock(ctx); err != nil {
 			return err
 		}
-		if err := errors.Join(work(), m.Unlock(ctx)); err != nil {
+		if err := errors.Join(w.work(ctx, "mutex", s), m.Unlock(ctx)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// work adds one to the counter.
+func (w *witness) work(ctx context.Context, kind string, s *side) error {
+	defer w.leave()
+	if err := w.enter(kind); err != nil {
+		return err
+	}
+	got, err := s.kv.Range(ctx, &pb.RangeRequest{Key: []byte(counterKey)})
+	if err != nil {
+		return err
+	}
+	text := ""
+	if len(got.Kvs) > 0 {
+		text = string(got.Kvs[0].Value)
+	}
+	next, err := plusOne(text)
+	if err != nil {
+		return err
+	}
+	_, err = s.kv.Put(ctx, &pb.PutRequest{Key: []byte(counterKey), Value: []byte(next)})
+	return err
+}
+
+// contendService has the server wait for the lock, every other time with a
+// lease that the server makes.
+func (w *witness) contendService(ctx context.Context, s *side) error {
+	locks := v3lockpb.NewLockClient(s.conn)
+	lease, err := s.lease.LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: int64(testTimeout.Seconds())})
+	if err != nil {
+		return err
+	}
+	for i := range serviceRound {
+		request := &v3lockpb.LockRequest{Name: []byte(contendedName)}
+		if i%2 == 0 {
+			request.Lease = lease.ID
+		}
+		held, err := locks.Lock(ctx, request)
+		if err != nil {
+			return err
+		}
+		err = w.work(ctx, "service", s)
+		_, unlockErr := locks.Unlock(ctx, &v3lockpb.UnlockRequest{Key: held.Key})
+		if err := errors.Join(err, unlockErr); err != nil {
 			return err
 		}
 	}

@@ -280,9 +280,11 @@ func TestMigrateFromEtcd(t *testing.T) {
 	t.Run("as it was", func(t *testing.T) {
 		data := t.TempDir()
 		tool(t, harness.ToolLatchkey, "snapshot", "restore", ours, "--name=m0", "--data-dir="+filepath.Join(data, "m0"), "--bump-revision=0")
-		got := survey(t, startAt(t, harness.Latchkey, data))
+		s := startAt(t, harness.Latchkey, data)
+		got := survey(t, s)
 		requireMoved(t, want, got)
 		requireHistory(t, want, got)
+		requireUsers(t, etcd, s)
 	})
 	t.Run("users, and on to another etcd", func(t *testing.T) {
 		data, again := t.TempDir(), t.TempDir()
@@ -302,7 +304,14 @@ func TestMigrateFromEtcd(t *testing.T) {
 	t.Run("a copy of the file", func(t *testing.T) {
 		require.NoError(t, etcd.cluster.Members[0].Terminate(testContext(t)))
 		data := t.TempDir()
-		db := filepath.Join(etcd.cluster.Members[0].DataDir, "member", "snap", "db")
+		theirs := etcd.cluster.Members[0].DataDir
+		path, err := harness.Build(testContext(t), harness.ToolLatchkey)
+		require.NoError(t, err)
+		said, err := exec.CommandContext(testContext(t), path, "doctor", theirs).Output()
+		var exit *exec.ExitError
+		require.ErrorAs(t, err, &exit)
+		require.Equal(t, 12, exit.ExitCode(), "%s", said)
+		db := filepath.Join(theirs, "member", "snap", "db")
 		tool(t, harness.ToolLatchkey, "snapshot", "restore", db, "--skip-hash-check", "--name=m0", "--data-dir="+filepath.Join(data, "m0"))
 		requireMoved(t, want, survey(t, startAt(t, harness.Latchkey, data)))
 	})
@@ -324,8 +333,21 @@ func etcdRestore(t *testing.T, file string, flags ...string) *side {
 func TestMigrateToEtcdAndBack(t *testing.T) {
 	latchkey := startSide(t, string(harness.Latchkey), 1)
 	furnish(t, latchkey)
+	addUsers(t, latchkey)
 	want := survey(t, latchkey)
 	member := latchkey.cluster.Members[0]
+	for which, name := range map[harness.Tool]string{harness.ToolEtcdctl: "by etcdctl", harness.ToolLatchkey: "by latchkey"} {
+		t.Run("a snapshot "+name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "live.db")
+			tool(t, which, "snapshot", "save", file, "--endpoints="+member.ClientURL)
+			sameStatus(t, file)
+			s := etcdRestore(t, file)
+			got := survey(t, s)
+			requireMoved(t, want, got)
+			requireHistory(t, want, got)
+			requireUsers(t, latchkey, s)
+		})
+	}
 	require.NoError(t, member.Kill()) // the checkpoint is behind the log
 	dir := t.TempDir()
 	tool(t, harness.ToolLatchkey, "backup", "--data-dir="+member.DataDir, "--backup-dir="+dir)

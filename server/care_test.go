@@ -60,7 +60,10 @@ const (
 // without anybody's help; what an operator does besides is no error.
 func TestQuotaAlarmComesAndGoes(t *testing.T) {
 	ctx := testContext(t)
-	quota := func(cfg *server.Config) { cfg.QuotaBytes = int64(13 * os.Getpagesize()) }
+	quota := func(cfg *server.Config) {
+		cfg.QuotaBytes = int64(13 * os.Getpagesize())
+		server.SetQuotaHold(cfg, 2*time.Second)
+	}
 	c := servertest.Three(t, servertest.WithConfig(quota))
 	follower := (c.Leader() + 1) % 3
 	m := dial(t, c.Endpoints()[follower])
@@ -78,8 +81,9 @@ func TestQuotaAlarmComesAndGoes(t *testing.T) {
 	require.NoError(t, err)
 	_, err = m.Defragment(ctx, &pb.DefragmentRequest{})
 	require.NoError(t, err)
-	_, err = m.Alarm(ctx, alarmRequest(alarmOff, c.Member(follower).ID(), pb.AlarmType_NOSPACE))
+	disarmed, err := m.Alarm(ctx, alarmRequest(alarmOff, c.Member(follower).ID(), pb.AlarmType_NOSPACE))
 	require.NoError(t, err)
+	require.Len(t, disarmed.Alarms, 1, "it was on for long enough to be seen")
 	_, err = m.Put(ctx, put("4th", "small"))
 	require.NoError(t, err)
 
@@ -165,7 +169,7 @@ func TestDowngrade(t *testing.T) {
 		{validate, "3.6.1-rc.1+x", nil, ""},
 		{validate, "3", rpctypes.ErrGRPCWrongDowngradeVersionFormat, ""},
 		{validate, "v3.6.0", rpctypes.ErrGRPCWrongDowngradeVersionFormat, ""},
-		{validate, "3.6.0-", rpctypes.ErrGRPCWrongDowngradeVersionFormat, ""},
+		{validate, "3.6.0-a..b", rpctypes.ErrGRPCWrongDowngradeVersionFormat, ""},
 		{validate, "3.5.0", rpctypes.ErrGRPCInvalidDowngradeTargetVersion, ""},
 		{enable, "3.7.0", rpctypes.ErrGRPCInvalidDowngradeTargetVersion, ""},
 		{cancel, "", nil, ""}, // as in etcd
@@ -284,6 +288,15 @@ func TestHashesAgree(t *testing.T) {
 	requireStatus(t, rpctypes.ErrGRPCCompacted, err)
 	_, err = w.HashKV(ctx, &pb.HashKVRequest{Revision: 33})
 	requireStatus(t, rpctypes.ErrGRPCFutureRev, err)
+	// A hash that was given out is given again after a compaction at its revision.
+	before, err := w.HashKV(ctx, &pb.HashKVRequest{Revision: 30})
+	require.NoError(t, err)
+	_, err = w.Compact(ctx, &pb.CompactionRequest{Revision: 30})
+	require.NoError(t, err)
+	after, err := w.HashKV(ctx, &pb.HashKVRequest{Revision: 30})
+	require.NoError(t, err)
+	require.Equal(t, before.Hash, after.Hash)
+	require.Equal(t, before.CompactRevision, after.CompactRevision)
 	h, err := w.Hash(ctx, &pb.HashRequest{})
 	require.NoError(t, err)
 	require.NotZero(t, h.Hash)

@@ -51,8 +51,8 @@ type Config struct {
 	// QuotaBytes bounds keys and values, each key counted with 256 bytes more,
 	// and the history that is not compacted. Beyond it a NOSPACE alarm is raised:
 	// writes are refused with "database space exceeded", deletes still pass,
-	// history is cut, and the alarm goes once less than 80 % are in use. Default
-	// 2 GiB; negative: no bound.
+	// history is cut, and the alarm goes, after 5s at the earliest, once less
+	// than 80 % are in use. Default 2 GiB; negative: no bound.
 	QuotaBytes int64
 	// MaxRequestBytes bounds one request. Default 1.5 MiB.
 	MaxRequestBytes int

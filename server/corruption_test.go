@@ -161,6 +161,35 @@ func TestNobodyKnowsWhoDiffers(t *testing.T) {
 	require.Equal(t, []state.Alarm{{Type: pb.AlarmType_CORRUPT, Raised: true}}, members[leader].alarms())
 }
 
+// Memory that changes by itself is noticed.
+func TestMemoryChanges(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	m, err := Start(ctx, Config{
+		DataDir:          t.TempDir(),
+		ListenClientURLs: []string{"http://127.0.0.1:0"}, ListenPeerURLs: []string{"http://127.0.0.1:0"},
+		Checks: Checks{every: 20 * time.Millisecond},
+	})
+	require.NoError(t, err)
+	defer m.Kill()
+	<-m.Ready()
+	for i := range 3 {
+		require.NoError(t, putOn(ctx, m, fmt.Sprint("key", i), "value"))
+	}
+	m.store.with(func(machine *state.Machine) {
+		v := machine.View()
+		wrong := *v.Get("key1")
+		wrong.Value = []byte("valve") // a bit; the machine's own copy is not written to, as readers may have it
+		*v.Get("key1") = wrong
+	})
+	select {
+	case <-m.Done():
+		require.ErrorIs(t, m.Err(), state.ErrMemory)
+	case <-ctx.Done():
+		t.Fatal("nobody noticed")
+	}
+}
+
 func TestVerdict(t *testing.T) {
 	for name, c := range map[string]struct {
 		votes   map[uint64]string

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 
 	"github.com/latchkey-go/latchkey/server/internal/checkpoint"
 	"github.com/latchkey-go/latchkey/server/internal/rpc"
@@ -52,8 +54,47 @@ func (s *Server) keptAt(compact, rev int64) (checkpoint.Kept, error) {
 
 // HashKV implements rpc.Custodian.
 func (b backend) HashKV(ctx context.Context, rev int64) (rpc.KVHash, error) {
-	h, err := b.hashKV(ctx, rev)
-	return rpc.KVHash{Hash: h.Hash, Compact: h.Compact, Revision: h.Revision, Current: h.Current}, err
+	if h, ok := b.keeper.given.at(rev); ok && rev == b.compacted.Load() {
+		h.Current = b.revision.Load()
+		return h, nil
+	}
+	found, err := b.hashKV(ctx, rev)
+	h := rpc.KVHash{Hash: found.Hash, Compact: found.Compact, Revision: found.Revision, Current: found.Current}
+	if err == nil {
+		b.keeper.given.add(h)
+	}
+	return h, err
+}
+
+// givenHashes are the newest hashes that were given out. One of them is given
+// again once history was compacted at its revision, as etcd does: it is of more
+// than what is left.
+type givenHashes struct {
+	mu   sync.Mutex // protects list
+	list []rpc.KVHash
+}
+
+// givenHashesMax is how many are remembered, as in etcd.
+const givenHashesMax = 10
+
+func (g *givenHashes) add(h rpc.KVHash) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.list = slices.DeleteFunc(g.list, func(old rpc.KVHash) bool { return old.Revision == h.Revision })
+	if len(g.list) == givenHashesMax {
+		g.list = slices.Delete(g.list, 0, 1)
+	}
+	g.list = append(g.list, h)
+}
+
+func (g *givenHashes) at(rev int64) (rpc.KVHash, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	i := slices.IndexFunc(g.list, func(h rpc.KVHash) bool { return h.Revision == rev })
+	if i < 0 {
+		return rpc.KVHash{}, false
+	}
+	return g.list[i], true
 }
 
 // Hash implements rpc.Custodian.

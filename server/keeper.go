@@ -25,7 +25,9 @@ type keeper struct {
 	s       *Server
 	log     *slog.Logger
 	compact compactor
-	asked   int64 // the last revision proposed for compaction
+	asked   int64     // the last revision proposed for compaction
+	pressed time.Time // when the keeper saw that there is no space; zero while there is
+	given   givenHashes
 	request chan chan error
 
 	mu    sync.Mutex // held while the checkpoint file is written or replaced
@@ -56,7 +58,7 @@ func (k *keeper) run(stop <-chan struct{}) {
 			return
 		}
 		k.proposeCompaction(time.Now())
-		ticker.Reset(k.s.relieve())
+		ticker.Reset(k.relieve(time.Now()))
 	}
 }
 
@@ -108,7 +110,7 @@ func (k *keeper) proposeCompaction(now time.Time) {
 	s := k.s
 	revision, compacted := s.revision.Load(), s.compacted.Load()
 	target := k.compact.target(now, revision, compacted, s.historyBytes.Load())
-	if s.pressed() {
+	if s.pressed() && s.crowded() {
 		target = max(target, halfway(compacted, revision))
 	}
 	if target <= compacted || target == k.asked || !s.leading() {

@@ -32,7 +32,8 @@ func TestTooMuchToApply(t *testing.T) {
 	n, refused := 0, error(nil)
 	for ; refused == nil; n++ {
 		require.Less(t, n, 100, "everything is taken")
-		go func() { taken <- putOn(ctx, m, fmt.Sprint("key", n), "v") }()
+		key := fmt.Sprint("key", n)
+		go func() { taken <- putOn(ctx, m, key, "v") }()
 		select {
 		case refused = <-taken:
 		case <-time.After(20 * time.Millisecond):

@@ -24,6 +24,9 @@ const (
 	// pressedInterval is the time between two looks for space while a member has
 	// run out of it.
 	pressedInterval = 100 * time.Millisecond
+	// quotaHold is the least time that a raised NOSPACE alarm is on: who is told
+	// that there is no space, or watches over the cluster, finds it.
+	quotaHold = 5 * time.Second
 )
 
 // verdict is what becomes of a command before it enters the log.
@@ -109,18 +112,23 @@ func (r refusal) Done(_ proto.Message, _ error, b *front.Batch) {
 }
 
 // relieve ends, on the leader, the alarms about space that members raised once
-// there is enough again. It is called by the keeper, does not wait, and returns
-// when to look again.
-func (s *Server) relieve() time.Duration {
+// there is enough again, and they were on long enough to be seen. It does not
+// wait, and returns when to look again.
+func (k *keeper) relieve(now time.Time) time.Duration {
+	s := k.s
 	if !s.pressed() {
+		k.pressed = time.Time{}
 		return keepInterval
+	}
+	if k.pressed.IsZero() {
+		k.pressed = now
 	}
 	s.store.with(func(m *state.Machine) { // what was swept since the last batch
 		size := m.Size()
 		s.liveBytes.Store(size.Live)
 		s.historyBytes.Store(size.History)
 	})
-	if s.cfg.QuotaBytes < 0 || s.usedBytes() < s.cfg.QuotaBytes/100*quotaClearPercent {
+	if !s.crowded() && now.Sub(k.pressed) >= s.cfg.Checks.hold {
 		for _, a := range s.alarms() {
 			if a.Type == pb.AlarmType_NOSPACE && a.Raised {
 				s.lower(a)
@@ -128,6 +136,11 @@ func (s *Server) relieve() time.Duration {
 		}
 	}
 	return pressedInterval
+}
+
+// crowded reports whether too much of the quota is in use for the alarm to go.
+func (s *Server) crowded() bool {
+	return s.cfg.QuotaBytes >= 0 && s.usedBytes() >= s.cfg.QuotaBytes/100*quotaClearPercent
 }
 
 // lower proposes, on the leader, to end an alarm that a member raised.

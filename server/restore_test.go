@@ -242,9 +242,13 @@ func TestRestoreRefuses(t *testing.T) {
 			t.Log(err)
 		})
 	}
+	crashed := fresh() // half a member of an earlier restore
+	require.NoError(t, os.MkdirAll(filepath.Join(crashed, "member.new", "snap"), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(crashed, "member.new", "snap", "db"), good[:100], 0o600))
 	made, err := server.Restore(server.RestoreConfig{
-		Snapshot: filepath.Join(dataDir, "member/snap/db"), SkipHashCheck: true, DataDir: fresh(),
+		Snapshot: filepath.Join(dataDir, "member/snap/db"), SkipHashCheck: true, DataDir: crashed,
 	})
 	require.NoError(t, err)
 	require.Equal(t, "latchkey", made.Snapshot.Origin)
+	require.Equal(t, server.DirHealthy, server.Examine(crashed).Condition)
 }

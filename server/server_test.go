@@ -351,7 +351,10 @@ func damageFirstByteAfterHeader(t *testing.T, segments []string) {
 
 func TestQuotaRefusesGrowthOnly(t *testing.T) {
 	ctx := testContext(t)
-	c := servertest.One(t, servertest.WithConfig(func(cfg *server.Config) { cfg.QuotaBytes = 64 << 10 }))
+	c := servertest.One(t, servertest.WithConfig(func(cfg *server.Config) {
+		cfg.QuotaBytes = 64 << 10
+		server.SetQuotaHold(cfg, time.Millisecond)
+	}))
 	m := dial(t, c.Endpoints()[0])
 	value := string(make([]byte, 8<<10))
 	var err error

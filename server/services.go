@@ -30,13 +30,14 @@ const (
 func (s *Server) registerServices() error {
 	b := backend{s}
 	limits := rpc.Limits{RequestBytes: s.cfg.MaxRequestBytes, TxnOps: s.cfg.MaxTxnOps}
+	intercept := rpc.Chain(rpc.RequireLeader(b), contentionCodes(s.front.guard.Unary))
 	cfg := front.Config{
 		Codec:           rpc.Codec(),
 		MaxRequestBytes: s.cfg.MaxRequestBytes + messageOverhead,
 		MinPingInterval: s.cfg.Limits.KeepAliveMinTime,
 		MaxStreams:      s.cfg.Limits.StreamsPerConnection,
 		GreetTimeout:    s.cfg.Limits.HandshakeTimeout,
-		Intercept:       rpc.Chain(rpc.RequireLeader(b), s.front.guard.Unary),
+		Intercept:       intercept,
 		InterceptStream: rpc.LearnerStreams(b, s.front.guard.Stream),
 		Turn:            func() { s.loop.helpIfDue() },
 		Observe:         s.meters.calls,
@@ -54,6 +55,7 @@ func (s *Server) registerServices() error {
 	pb.RegisterClusterServer(clients, rpc.NewCluster(b, b, b))
 	pb.RegisterMaintenanceServer(clients, rpc.NewMaintenance(b, b, b, b))
 	pb.RegisterAuthServer(clients, rpc.NewAuth(b, s.front.guard, auth.NewHasher(s.cfg.Auth.BcryptCost)))
+	registerContention(clients, b, kv, lease, intercept)
 	healthpb.RegisterHealthServer(clients, health.NewServer())
 
 	watches := rpc.NewWatch(b, rpc.WatchConfig{

@@ -118,4 +118,5 @@ type Checks struct {
 
 	every    time.Duration // between the members' own checks; checkInterval but in tests
 	slowDisk time.Duration // slowDiskMin but in tests
+	hold     time.Duration // quotaHold but in tests
 }

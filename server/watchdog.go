@@ -116,6 +116,9 @@ func (c Config) withCareDefaults() Config {
 	if c.Checks.every == 0 {
 		c.Checks.every = checkInterval
 	}
+	if c.Checks.hold == 0 {
+		c.Checks.hold = quotaHold
+	}
 	if c.Checks.slowDisk == 0 {
 		c.Checks.slowDisk = max(slowDiskMin, c.ElectionTimeout)
 	}

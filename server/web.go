@@ -25,7 +25,7 @@ func (s *Server) openSite() error {
 	}
 	if !s.cfg.Web.DisableGateway {
 		cfg.Gateway = &web.Gateway{
-			Conn: s.front.clients.Local(), More: gateways(), MaxRequestBytes: s.cfg.MaxRequestBytes, NeedsUsers: s.needsUsers,
+			Conn: s.front.clients.Local(), MaxRequestBytes: s.cfg.MaxRequestBytes, NeedsUsers: s.needsUsers,
 		}
 	}
 	site, err := web.New(cfg)
@@ -41,9 +41,6 @@ func (s *Server) openSite() error {
 	s.front.http, s.front.metrics = plain(site), plain(site.Health())
 	return nil
 }
-
-// gateways are the JSON gateway's services beyond those of etcdserverpb.
-func gateways() []web.Register { return nil }
 
 // needsUsers reports whether users are needed now.
 func (s *Server) needsUsers() bool {

@@ -18,9 +18,9 @@ func newBackupCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "backup --data-dir DIR --backup-dir DIR",
 		Short: "save the data of a member that is stopped",
-		Long: `Save the data of a member that is stopped as ` + backupName + ` in the backup folder: its checkpoint, and the
-log on top of it. The data folder is only read. "latchkey snapshot restore" takes the file, and so does etcdutl. A
-member that runs is asked for its data with "latchkey snapshot save".`,
+		Long: `Save the data of a member that is stopped as ` + backupName + ` in the backup folder: its checkpoint, and the log on top
+of it. The data folder is only read. "latchkey snapshot restore" takes the file, and so does etcdutl. A member that runs
+is asked for its data with "latchkey snapshot save".`,
 		Example: `  latchkey backup --data-dir=/var/lib/latchkey --backup-dir=/backup/monday`,
 		Args:    exactly(),
 		RunE: func(*cobra.Command, []string) error {

@@ -25,8 +25,8 @@ func newDoctorCommand(a *app) *cobra.Command {
 	return a.addOutput(&cobra.Command{
 		Use:   "doctor DATA-DIR",
 		Short: "explain what a data folder is, and what is wrong with it",
-		Long: `Read all of a data folder, explain what it is and whether a member can start on it, and end with one sentence that says
-what to do. Nothing is changed. The member must not be running.
+		Long: `Read all of a data folder, explain what it is and whether a member can start on it, and end with one sentence that
+says what to do. Nothing is changed. The member must not be running.
 
 Exit codes: 0 a member can start on it, 10 there is no member in it, 11 a process has it open, 12 it is etcd's, 13 it
 holds something else, 14 it is damaged, 1 it could not be read.`,

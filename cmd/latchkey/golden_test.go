@@ -62,14 +62,19 @@ func TestOutput(t *testing.T) {
 		}))},
 	}
 	for _, tt := range tests {
-		for _, output := range []string{"simple", "table", "json"} {
-			t.Run(tt.name+"/"+output, func(t *testing.T) {
-				var out bytes.Buffer
-				a := &app{out: &out, output: output}
-				require.NoError(t, a.print(tt.make(output)))
-				golden(t, filepath.Join("testdata", tt.name+"."+output+".txt"), out.Bytes())
-			})
-		}
+		goldenAnswer(t, tt.name, tt.make)
+	}
+}
+
+// goldenAnswer prints an answer in each form.
+func goldenAnswer(t *testing.T, name string, make func(output string) answer) {
+	for _, output := range outputs {
+		t.Run(name+"/"+output, func(t *testing.T) {
+			var out bytes.Buffer
+			a := &app{out: &out, output: output}
+			require.NoError(t, a.print(make(output)))
+			golden(t, filepath.Join("testdata", name+"."+output+".txt"), out.Bytes())
+		})
 	}
 }
 

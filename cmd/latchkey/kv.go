@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -17,8 +18,10 @@ const valueBytesMax = 64 << 20
 
 // getFlags are the flags of get, on the command line and in a transaction.
 type getFlags struct {
-	prefix, keysOnly, valueOnly, serializable bool
-	limit, revision                           int64
+	prefix, recursive, keysOnly, valueOnly bool
+	serializable, consistent, sorted       bool
+	limit, revision                        int64
+	sortBy, order                          string
 }
 
 func (g *getFlags) bind(f *pflag.FlagSet) {
@@ -27,12 +30,33 @@ func (g *getFlags) bind(f *pflag.FlagSet) {
 	f.Int64Var(&g.limit, "limit", 0, "at most this many keys, 0 for all")
 	f.BoolVar(&g.keysOnly, "keys-only", false, "leave out the values")
 	f.BoolVar(&g.valueOnly, "print-value-only", false, "leave out the keys")
-	f.BoolVar(&g.serializable, "serializable", false, "whatever the member that is asked knows now, which may be old")
+	f.BoolVar(&g.recursive, "recursive", false, "all keys of the directory KEY, that is all that begin with KEY/")
+	f.StringVar(&g.sortBy, "sort-by", "", "sort by key, version, create, modify or value")
+	f.StringVar(&g.order, "order", "", "ascend or descend")
+	f.BoolVar(&g.sorted, "sort", false, "sort by key, as is done anyway")
+	bindConsistency(f, &g.serializable, &g.consistent)
 }
 
-func (g *getFlags) options() []client.GetOption {
+// bindConsistency adds the flags that say how new an answer has to be.
+func bindConsistency(f *pflag.FlagSet, serializable, consistent *bool) {
+	f.BoolVar(serializable, "serializable", false, "whatever the member that is asked knows now, which may be old")
+	f.BoolVar(consistent, "consistent", false, "the newest that the cluster has, as is done anyway")
+}
+
+var errConsistency = usageErrorf("--serializable and --consistent contradict each other")
+
+// sortTargets are what --sort-by takes, as in etcdctl.
+var sortTargets = map[string]client.SortTarget{
+	"": client.ByKey, "key": client.ByKey, "version": client.ByVersion, "create": client.ByCreateRevision,
+	"modify": client.ByModRevision, "value": client.ByValue,
+}
+
+func (g *getFlags) options() ([]client.GetOption, error) {
 	options := []client.GetOption{client.AtRevision(client.Revision(g.revision)), client.Limit(g.limit)}
-	if g.prefix {
+	if g.serializable && g.consistent {
+		return nil, errConsistency
+	}
+	if g.prefix || g.recursive {
 		options = append(options, client.Prefix())
 	}
 	if g.keysOnly {
@@ -41,7 +65,39 @@ func (g *getFlags) options() []client.GetOption {
 	if g.serializable {
 		options = append(options, client.Serializable())
 	}
-	return options
+	target, ok := sortTargets[strings.ToLower(g.sortBy)]
+	if !ok {
+		return nil, usageErrorf("--sort-by %q: choose key, version, create, modify or value", g.sortBy)
+	}
+	switch strings.ToLower(g.order) {
+	case "":
+		if g.sortBy != "" {
+			options = append(options, client.Ascending(target))
+		}
+	case "ascend":
+		options = append(options, client.Ascending(target))
+	case "descend":
+		options = append(options, client.Descending(target))
+	default:
+		return nil, usageErrorf("--order %q: choose ascend or descend", g.order)
+	}
+	return options, nil
+}
+
+// key returns the key to ask for.
+func (g *getFlags) key(arg string) string {
+	if g.recursive {
+		return directory(arg)
+	}
+	return arg
+}
+
+// directory returns the prefix of all keys of a directory. There is none but the keys that begin with its name and "/".
+func directory(name string) string {
+	if name == "" || strings.HasSuffix(name, "/") {
+		return name
+	}
+	return name + "/"
 }
 
 // putFlags are the flags of put, on the command line and in a transaction.
@@ -81,52 +137,27 @@ func newGetCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "get KEY",
 		Short: "print a key, or all keys with a prefix",
-		Long:  "Print a key, or all keys with a prefix. A key that does not exist prints nothing, which is no error.",
+		Long: `Print a key, or all keys with a prefix. A key that does not exist prints nothing, which is no error.
+
+Keys are names as they are: /a and a are two keys. A directory is the keys that begin with its name and a slash.`,
 		Example: `  latchkey get greeting
+  latchkey get config --recursive                # all of config/
   latchkey get config/ --prefix --output=table
   latchkey get "" --prefix --keys-only           # every key
+  latchkey get jobs/ --prefix --sort-by=modify --order=descend --limit=1
   latchkey get greeting --rev=7 --print-value-only`,
 		Args: exactly("KEY"),
-		RunE: func(c *cobra.Command, args []string) error {
-			return a.withClient(func(cl *client.Client) error {
-				res, err := cl.Get(c.Context(), args[0], flags.options()...)
-				if err != nil {
-					return err
-				}
-				return a.print(getAnswer(res, flags))
-			})
-		},
-	}
-	flags.bind(c.Flags())
-	return a.addGlobals(c)
-}
-
-func newPutCommand(a *app) *cobra.Command {
-	var flags putFlags
-	c := &cobra.Command{
-		Use:   "put KEY VALUE|-",
-		Short: "write a key",
-		Long:  "Write a key. A VALUE of - is read from standard input, as it is. Behind -- a value may begin with a dash.",
-		Example: `  latchkey put greeting hello
-  latchkey put config/app.yaml - < app.yaml
-  latchkey put workers/7 alive --lease=694d77aa9e38260f
-  latchkey put offset -- -3`,
-		Args: exactly("KEY", "VALUE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			options, err := flags.options()
 			if err != nil {
 				return err
 			}
-			value, err := a.readValue(args[1])
-			if err != nil {
-				return err
-			}
 			return a.withClient(func(cl *client.Client) error {
-				res, err := cl.Put(c.Context(), args[0], value, options...)
+				res, err := cl.Get(c.Context(), flags.key(args[0]), options...)
 				if err != nil {
 					return err
 				}
-				return a.print(putAnswer(res))
+				return a.print(getAnswer(res, flags))
 			})
 		},
 	}

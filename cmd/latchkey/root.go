@@ -42,6 +42,7 @@ lost, 130 and 143 interrupted. Commands write results to stdout and one line abo
 const rootExample = `  latchkey server
   latchkey put greeting hello
   latchkey get greeting
+  latchkey watch config --recursive
   latchkey lock jobs/nightly -- ./nightly.sh
   latchkey status --endpoints=10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379`
 
@@ -63,14 +64,20 @@ func newRoot(a *app) *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(
 		newServerCommand(a), newVersionCommand(a),
-		newGetCommand(a), newPutCommand(a), newDelCommand(a), newTxnCommand(a), newWatchCommand(a),
-		newLeaseCommand(a), newLockCommand(a), newStatusCommand(a), newHealthCommand(a),
-		newMemberCommand(a), newMoveLeaderCommand(a),
+		newGetCommand(a), newLsCommand(a), newPutCommand(a), newMkCommand(a), newUpdateCommand(a), newDelCommand(a),
+		newRmCommand(a), newTxnCommand(a), newWatchCommand(a), newExecWatchCommand(a), newLeaseCommand(a),
+		newLockCommand(a), newStatusCommand(a), newHealthCommand(a, false), newClusterHealthCommand(a), newEndpointCommand(a),
+		newMemberCommand(a), newMoveLeaderCommand(a), newUserCommand(a), newRoleCommand(a), newAuthCommand(a), newAlarmCommand(a),
+		newCompactCommand(a), newDefragCommand(a),
 		newProxyCommand("gateway"), newProxyCommand("grpc-proxy"),
 		newSnapshotCommand(a), newBackupCommand(a), newDoctorCommand(a),
 	)
+	groupCommands(root)
 	return root
 }
+
+// outputs are what --output takes.
+var outputs = []string{"simple", "table", "json"}
 
 // addGlobals gives a client command the flags that all of them share.
 func (a *app) addGlobals(c *cobra.Command) *cobra.Command {
@@ -80,6 +87,8 @@ func (a *app) addGlobals(c *cobra.Command) *cobra.Command {
 	f.DurationVar(&a.timeout, "timeout", defaultTimeout, "how long to wait for an answer")
 	a.security.addTo(f, a)
 	f.SortFlags = false
+	// It fails only for a flag that is not there.
+	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
 

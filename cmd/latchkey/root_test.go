@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey-go/latchkey/client"
@@ -43,6 +44,24 @@ func TestWrongUse(t *testing.T) {
 		{"lock name true", "latchkey lock takes a name, and a command behind --: latchkey lock NAME -- COMMAND [ARGS]"},
 		{"lock -- true", "latchkey lock takes a name, and a command behind --: latchkey lock NAME -- COMMAND [ARGS]"},
 		{"lock a b -- true", "latchkey lock takes a name, and a command behind --: latchkey lock NAME -- COMMAND [ARGS]"},
+		{"put k v --ttl=1 --lease=12ab", "--ttl makes a lease, and --lease names one: give one of them"},
+		{"put k v --ttl=soon", `"soon" is not a time to live: give seconds, or a duration such as 2m`},
+		{"get k --serializable --consistent", "--serializable and --consistent contradict each other"},
+		{"get k --sort-by=size", `--sort-by "size": choose key, version, create, modify or value`},
+		{"get k --order=down", `--order "down": choose ascend or descend`},
+		{"ls a b", "latchkey ls takes one directory at most, not 2 arguments: latchkey ls [DIRECTORY] [flags]"},
+		{"ls --serializable --consistent", "--serializable and --consistent contradict each other"},
+		{"rm k --recursive --with-value=x", "--with-value and --with-index are about one key"},
+		{"rm k --recursive --dir", "--recursive and --dir contradict each other"},
+		{"watch k --rev=1 --after-index=1", "--rev and --after-index contradict each other"},
+		{"exec-watch k", "latchkey exec-watch takes a key, and a command behind --: latchkey exec-watch KEY -- COMMAND [ARGS]"},
+		{"compact now", `"now" is not a revision, such as 4711`},
+		{"user add", "latchkey user add takes NAME, not 0 arguments: latchkey user add NAME[:PASSWORD] [flags]"},
+		{"user add bob", "no password on standard input (--no-password makes a user without one)"},
+		{"user add bob:x --no-password", "--no-password and a password contradict each other"},
+		{"role grant-permission r run k", `"run" is no access: choose read, write or readwrite`},
+		{"role grant-permission r read a b --prefix", "END, --prefix and --from-key contradict each other"},
+		{"role grant-permission r read", "latchkey role grant-permission takes 3 or 4 arguments, not 2: latchkey role grant-permission ROLE read|write|readwrite KEY [END] [flags]"},
 		{"server --nmae=a", "unknown flag --nmae, did you mean --name?"},
 		{"--nmae=a", "unknown flag --nmae, did you mean --name?"},
 		{"gateway start --endpoints=a:1", "latchkey has no gateway: clients connect to the members themselves, or through any TCP load balancer"},
@@ -84,25 +103,80 @@ func TestHelpAndVersion(t *testing.T) {
 	}
 }
 
-// Every command says what it does, and shows how to use it.
+// Every command says what it does, shows how to use it, and explains its flags.
 func TestEveryCommandHasAnExample(t *testing.T) {
-	var check func(c *cobra.Command)
-	check = func(c *cobra.Command) {
-		if c.Name() == "completion" || c.Name() == "help" {
-			return // cobra's own
-		}
+	commands := 0
+	eachCommand(newRoot(&app{}), func(c *cobra.Command) {
+		commands++
 		require.NotEmpty(t, c.Short, c.CommandPath())
+		require.NotContains(t, c.Short, "\n", c.CommandPath())
 		if c.Name() != "server" { // which prints its help itself
 			require.Contains(t, c.Example, "  latchkey ", c.CommandPath())
 		}
 		for line := range strings.SplitSeq(c.Long+"\n"+c.Example, "\n") {
 			require.LessOrEqual(t, len(line), 120, line)
 		}
-		for _, sub := range c.Commands() {
-			check(sub)
+		for line := range strings.SplitSeq(c.Example, "\n") {
+			if words := strings.Fields(line); len(words) > 1 && words[0] == "latchkey" && c.HasParent() {
+				named := append([]string{"latchkey"}, words[1:]...)
+				found, _, err := c.Root().Find(named[1:])
+				require.NoError(t, err, line)
+				require.True(t, isAbove(c, found) || isAbove(found, c) || c.Name() == "auth", line)
+			}
+		}
+		c.LocalFlags().VisitAll(func(f *pflag.Flag) {
+			require.NotEmpty(t, f.Usage, "%s --%s", c.CommandPath(), f.Name)
+		})
+		if c.Runnable() && !c.HasSubCommands() && c.Flags().Lookup("endpoints") != nil {
+			require.NotNil(t, c.Flags().Lookup("output"), c.CommandPath())
+		}
+	})
+	require.Greater(t, commands, 45)
+}
+
+func isAbove(upper, lower *cobra.Command) bool {
+	for ; lower != nil; lower = lower.Parent() {
+		if upper == lower {
+			return true
 		}
 	}
-	check(newRoot(&app{}))
+	return false
+}
+
+// eachCommand visits c and all commands below it, but for cobra's own and those that are not shown.
+func eachCommand(c *cobra.Command, visit func(*cobra.Command)) {
+	if c.Name() == "completion" || c.Name() == "help" || c.Hidden {
+		return
+	}
+	visit(c)
+	for _, sub := range c.Commands() {
+		eachCommand(sub, visit)
+	}
+}
+
+// Every command stands under a heading of `latchkey help`, but those of cobra
+// and `version`.
+func TestEveryCommandHasAGroup(t *testing.T) {
+	for _, c := range newRoot(&app{}).Commands() {
+		if !c.Hidden && c.Name() != "version" && c.Name() != "completion" && c.Name() != "help" {
+			require.NotEmpty(t, c.GroupID, c.Name())
+		}
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		code, out, errOut := runApp(t, nil, "completion", shell)
+		require.Equal(t, exitOK, code)
+		require.Empty(t, errOut)
+		require.Contains(t, out, "latchkey")
+	}
+	_, out, _ := runApp(t, nil, "__complete", "get", "--output", "")
+	require.Equal(t, "simple\ntable\njson\n:4\n", out)
+	_, out, _ = runApp(t, nil, "__complete", "role", "grant-permission", "r", "")
+	require.Equal(t, "read\nwrite\nreadwrite\n:4\n", out)
+	_, out, _ = runApp(t, nil, "__complete", "le")
+	require.Contains(t, out, "lease\tgrant, renew")
 }
 
 func TestDefaultEndpoints(t *testing.T) {

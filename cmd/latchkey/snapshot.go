@@ -43,8 +43,8 @@ func newSnapshotSaveCommand(a *app) *cobra.Command {
 		Use:   "save FILE",
 		Short: "save a snapshot of one member's data",
 		Long: `Save a snapshot of one member's data in FILE, which is replaced if it exists. The copy is written to FILE.part, read
-back and verified, hash and rows; only when all of it is good and on the disk it gets the name FILE. The member goes
-on serving meanwhile. It works on etcd too, and etcdutl restores what it saves.`,
+back and verified, hash and rows; only when all of it is good and on the disk it gets the name FILE. The member goes on
+serving meanwhile. It works on etcd too, and etcdutl restores what it saves.`,
 		Example: `  latchkey snapshot save backup.db
   latchkey snapshot save backup.db --endpoints=10.0.0.1:2379`,
 		Args: exactly("FILE"),

@@ -9,14 +9,13 @@ import (
 	"github.com/latchkey-go/latchkey/server"
 )
 
-const restoreLong = `Make the data directory of a member of a new cluster from a snapshot, of latchkey or of etcd 3.6 or 3.7. On each
-machine of the new cluster do it once, from the same snapshot, with the --name and --initial-advertise-peer-urls of
-the member and the same --initial-cluster; then start the members as usual.
+const restoreLong = `Make the data directory of a member of a new cluster from a snapshot, of latchkey or of etcd 3.6 or 3.7. On each machine
+of the new cluster do it once, from the same snapshot, with the --name and --initial-advertise-peer-urls of the member
+and the same --initial-cluster; then start the members as usual.
 
 Keys keep their values, versions, revisions and leases, and users and roles stay. The cluster and its members get new
-ids. Revisions jump by --bump-revision and everything below counts as compacted, so that no fencing token and no
-watcher goes backwards, whatever was written after the snapshot. --bump-revision=0 goes on exactly where the snapshot
-ends.`
+ids. Revisions jump by --bump-revision and everything below counts as compacted, so that no fencing token and no watcher
+goes backwards, whatever was written after the snapshot. --bump-revision=0 goes on exactly where the snapshot ends.`
 
 func newSnapshotRestoreCommand(a *app) *cobra.Command {
 	var r server.RestoreConfig

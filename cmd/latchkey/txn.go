@@ -143,7 +143,11 @@ func (o txnOperation) compile() (txnOp, error) {
 		if err != nil {
 			return txnOp{}, err
 		}
-		return txnOp{client.OpGet(args[0], flags.options()...), flags}, nil
+		options, err := flags.options()
+		if err != nil {
+			return txnOp{}, fmt.Errorf("get: %w", err)
+		}
+		return txnOp{client.OpGet(flags.key(args[0]), options...), flags}, nil
 	case "put":
 		var flags putFlags
 		args, err := parseFlags("put", o.args, flags.bind, 2)

@@ -105,7 +105,7 @@ func TestParseTxnOperations(t *testing.T) {
 	tests := []struct{ text, want string }{
 		{"get a --prefix --limit 3", ""},
 		{"get", "get takes 1 arguments, not 0"},
-		{"get a --recursive", "get: unknown flag: --recursive"},
+		{"get a --perfix", "get: unknown flag: --perfix"},
 		{"put a", "put takes 2 arguments, not 1"},
 		{"put a -- -1", ""},
 		{"put a b --lease=12ab", ""},

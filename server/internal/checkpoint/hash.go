@@ -33,9 +33,9 @@ func (s *Store) HashKV(rev int64, open func(compact, rev int64) (Kept, error)) (
 		}
 		h = KVHash{Compact: v.position.compact, Revision: rev, Current: v.position.revision}
 		switch {
-		case rev <= 0:
+		case rev == 0:
 			h.Revision = h.Current
-		case rev < h.Compact:
+		case rev > 0 && rev < h.Compact: // one below 0 hashes nothing, as in etcd
 			return state.ErrCompacted
 		case rev > h.Current:
 			return state.ErrFutureRevision

@@ -17,15 +17,14 @@ import (
 )
 
 // webCall is a stream of HTTP/2 that Config.Web serves: what its handler writes to, and the request's body. One
-// goroutine uses each.
+// goroutine writes, and one may read meanwhile.
 type webCall struct {
-	h       *handler
-	header  http.Header
-	sent    http.Header // header as of WriteHeader; conn.mu protects it once headed, as the next one
-	code    int         // 0 before WriteHeader
-	bare    bool        // the answer has no body
-	expired <-chan time.Time
-	timer   *time.Timer
+	h      *handler
+	header http.Header
+	bare   bool        // the answer has no body
+	sent   http.Header // header as of WriteHeader; written with conn.mu held, as the rest
+	code   int         // 0 before WriteHeader
+	timer  *time.Timer // of SetReadDeadline; nil without
 }
 
 // launchWeb starts the goroutine of a request that is none of gRPC. mu is held.
@@ -48,9 +47,7 @@ func (h *handler) serveWeb() {
 		http.Error(w, "malformed request target", http.StatusBadRequest)
 	}
 	w.WriteHeader(http.StatusOK) // unless the handler has said something else
-	if w.timer != nil {
-		w.timer.Stop()
-	}
+	_ = w.SetReadDeadline(time.Time{})
 	h.finish(nil)
 }
 
@@ -86,7 +83,7 @@ func (b webBody) Close() error { return nil }
 
 func (b webBody) Read(p []byte) (int, error) {
 	for {
-		n, granted, err := b.h.takeBytes(p)
+		n, granted, expired, err := b.h.takeBytes(p)
 		if granted {
 			b.h.st.c.flush()
 		}
@@ -97,22 +94,23 @@ func (b webBody) Read(p []byte) (int, error) {
 		case <-b.h.arrived:
 		case <-b.h.ctx.Done():
 			return 0, context.Cause(b.h.ctx)
-		case <-b.h.web.expired:
+		case <-expired:
 			return 0, os.ErrDeadlineExceeded
 		}
 	}
 }
 
-// takeBytes takes what came of the body, and reports whether the client was allowed to send more.
-func (h *handler) takeBytes(p []byte) (n int, granted bool, err error) {
+// takeBytes takes what came of the body, and reports whether the client was allowed to send more. expired tells when the
+// wait for more is over.
+func (h *handler) takeBytes(p []byte) (n int, granted bool, expired <-chan time.Time, err error) {
 	st, c := h.st, h.st.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case st.gone.Load() || st.out.status != nil:
-		return 0, false, errReset
+		return 0, false, nil, errReset
 	case len(st.in.data) == 0 && st.in.ended:
-		return 0, false, io.EOF
+		return 0, false, nil, io.EOF
 	}
 	n = copy(p, st.in.data)
 	st.consume(n)
@@ -120,7 +118,10 @@ func (h *handler) takeBytes(p []byte) (n int, granted bool, err error) {
 		c.out = appendWindowUpdate(c.out, st.id, more)
 		granted = true
 	}
-	return n, granted, nil
+	if h.web.timer != nil {
+		expired = h.web.timer.C
+	}
+	return n, granted, expired, nil
 }
 
 // Header implements http.ResponseWriter.
@@ -203,16 +204,19 @@ func (w *webCall) Flush() {
 	c.flush()
 }
 
-// SetReadDeadline bounds reads of the body, for [http.ResponseController]. The goroutine that reads calls it.
+// SetReadDeadline bounds reads of the body, for [http.ResponseController].
 func (w *webCall) SetReadDeadline(t time.Time) error {
+	c := w.h.st.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if w.timer != nil {
 		w.timer.Stop()
 	}
-	w.timer, w.expired = nil, nil
+	w.timer = nil
 	if !t.IsZero() {
 		w.timer = time.NewTimer(time.Until(t))
-		w.expired = w.timer.C
 	}
+	signal(w.h.arrived) // who reads looks again
 	return nil
 }
 

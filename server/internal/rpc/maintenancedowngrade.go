@@ -62,8 +62,12 @@ func clusterVersion(v string) (string, bool) {
 	return semantic(v + ".0")
 }
 
-// isSuffix checks what follows '-' or '+' in a semantic version.
+// isSuffix checks what follows '-' or '+' in a semantic version; as etcd has it,
+// nothing may follow.
 func isSuffix(s string) bool {
+	if s == "" {
+		return true
+	}
 	for part := range strings.SplitSeq(s, ".") {
 		if part == "" || strings.Trim(part, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-") != "" {
 			return false

@@ -200,6 +200,7 @@ func TestFingerprint(t *testing.T) {
 		"a lease":       func(f *fixture) { f.grant(2) },
 		"a revocation":  func(f *fixture) { f.try(KindExpireLeases, &ExpireLeases{IDs: []int64{1}}) },
 		"a compaction":  func(f *fixture) { f.compact(2) },
+		"a role":        func(f *fixture) { f.try(KindRoleAdd, &pb.AuthRoleAddRequest{Name: "r"}) },
 		"an alarm":      func(f *fixture) { f.alarm(KindAlarm, pb.AlarmRequest_ACTIVATE, 1, 9) },
 		"the same kind": func(f *fixture) { f.alarm(KindRaise, pb.AlarmRequest_ACTIVATE, 1, 9) },
 	} {
@@ -250,4 +251,45 @@ func TestAcquittal(t *testing.T) {
 	}
 	require.Equal(t, "1:CORRUPT 2:CORRUPT ", f.alarm(KindAlarm, pb.AlarmRequest_GET, 0, 0))
 	require.NoError(t, f.try(KindPut, &pb.PutRequest{Key: []byte("a")}).Err, "the others go on")
+}
+
+func TestScrub(t *testing.T) {
+	f := newFixture(t)
+	f.put("a=1", "b=2", "c=3", "d=4")
+	view := f.m.View()
+	after, steps := "", 0
+	for {
+		var err error
+		after, err = view.Scrub(after, 2)
+		require.NoError(t, err)
+		steps++
+		if after == "" {
+			break
+		}
+	}
+	require.Equal(t, 3, steps, "each begins with the last key of the one before")
+	f.m.live.Scan(func(_ string, v *Version) bool { v.Value[0] ^= 1; return v.Key != "c" })
+	next, err := view.Scrub("d", 0)
+	require.NoError(t, err)
+	require.Empty(t, next)
+	_, err = view.Scrub("c", 1)
+	require.ErrorIs(t, err, ErrMemory)
+}
+
+// Members of different programs compare their fingerprints: when this one changes, FingerprintVersion has to.
+func TestFingerprintStays(t *testing.T) {
+	f := newFixture(t)
+	f.m = New(config(nil))
+	f.grant(1, 2)
+	f.put("a=1", "b=2", "a=3")
+	f.putLease("l", 1)
+	f.delete("b")
+	f.compact(4)
+	f.alarm(KindAlarm, pb.AlarmRequest_ACTIVATE, 1, 9)
+	f.try(KindRoleAdd, &pb.AuthRoleAddRequest{Name: "r"})
+	f.try(KindFingerprint, &pb.HashKVRequest{Revision: FingerprintVersion})
+	got, ok := f.m.Fingerprint(f.index)
+	require.True(t, ok)
+	require.Equal(t, 1, FingerprintVersion)
+	require.Equal(t, "d4bedfa3341f9a5b", fmt.Sprintf("%x", got.Sum[:8]))
 }

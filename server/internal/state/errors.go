@@ -39,6 +39,8 @@ var (
 	ErrCorrupt = errors.New("corrupt cluster")
 	// ErrDowngrading: a downgrade is announced already.
 	ErrDowngrading = errors.New("cluster has a downgrade job in progress")
+	// ErrMemory: a value in memory is not what was written.
+	ErrMemory = errors.New("memory does not hold what was written to it")
 	// ErrCommand: the bytes or the value are not a command of this version.
 	ErrCommand = errors.New("not a command")
 	// ErrArchive: the archive failed, or did not hold what was written. State itself is unharmed, but the member can

@@ -8,7 +8,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// FingerprintVersion names how fingerprints are computed. Members of two programs with different ones do not compare.
+// FingerprintVersion names how fingerprints are computed. Members of two programs with different ones do not compare. It
+// rises with every change of what a fingerprint covers, or members that are upgraded one by one accuse each other.
 const FingerprintVersion = 1
 
 // fingerprintsKept is how many fingerprints a machine remembers: as many as may be asked for at one time.
@@ -79,14 +80,15 @@ func (m *Machine) Fingerprint(index uint64) (Fingerprint, bool) {
 	return Fingerprint{}, false
 }
 
-// fingerprint covers what every member holds at one index: live keys and their leases, leases, members, alarms and the
-// numbers. Superseded versions are not part of it, as each member removes them in its own time; HashKV compares those.
+// fingerprint covers what every member holds at one index: live keys and their leases, leases, members, alarms,
+// users and roles, and the numbers. Superseded versions are not part of it, as each member removes them in its own time; HashKV compares those.
 func (m *Machine) fingerprint() [sha256.Size]byte {
 	d := digester{h: sha256.New()}
 	d.numbers(int64(m.clusterID), m.revision, m.compact, int64(m.prints.live), int64(m.prints.leases))
 	d.numbers(int64(m.size.Keys), m.size.Live, int64(len(m.leases)))
 	m.digestMembers(&d)
 	m.digestNotices(&d)
+	m.auth.state.digest(&d)
 	d.flush()
 	return [sha256.Size]byte(d.h.Sum(nil))
 }

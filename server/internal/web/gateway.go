@@ -15,8 +15,15 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb/gw"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/latchkey-go/latchkey/api/v3electionpb"
+	electiongw "github.com/latchkey-go/latchkey/api/v3electionpb/gw"
+	"github.com/latchkey-go/latchkey/api/v3lockpb"
+	lockgw "github.com/latchkey-go/latchkey/api/v3lockpb/gw"
 )
 
 const (
@@ -24,19 +31,16 @@ const (
 	bodyTimeout = time.Minute
 	// bodiesMax bounds what the bodies take that are held at once, in bytes.
 	bodiesMax = 256 << 20
+	// drainMax is how much is read of a body that is too large before it is refused.
+	drainMax = 16 << 20
 	// streamsMax bounds the gateway's streams of a member.
 	streamsMax = 10_000
 )
-
-// Register adds the paths of a service to the gateway. conn calls the service.
-type Register func(ctx context.Context, mux *runtime.ServeMux, conn grpc.ClientConnInterface) error
 
 // Gateway configures the JSON gateway. Conn and MaxRequestBytes are required.
 type Gateway struct {
 	// Conn calls the services, within the process.
 	Conn grpc.ClientConnInterface
-	// More are services beyond those of etcdserverpb; their paths begin with /v3/ as well.
-	More []Register
 	// MaxRequestBytes is the bound of one request. Its JSON may take twice as much.
 	MaxRequestBytes int
 	// NeedsUsers reports whether requests need a user now; nil: never.
@@ -65,21 +69,18 @@ func newGateway(cfg Gateway) (*gateway, error) {
 		runtime.WithIncomingHeaderMatcher(incoming),
 		runtime.WithMetadata(token),
 	)
-	services := append([]Register{
-		func(ctx context.Context, mux *runtime.ServeMux, cc grpc.ClientConnInterface) error {
-			return errors.Join(
-				gw.RegisterKVHandlerClient(ctx, mux, pb.NewKVClient(cc)),
-				gw.RegisterWatchHandlerClient(ctx, mux, pb.NewWatchClient(cc)),
-				gw.RegisterLeaseHandlerClient(ctx, mux, pb.NewLeaseClient(cc)),
-				gw.RegisterClusterHandlerClient(ctx, mux, pb.NewClusterClient(cc)),
-				gw.RegisterMaintenanceHandlerClient(ctx, mux, pb.NewMaintenanceClient(cc)),
-				gw.RegisterAuthHandlerClient(ctx, mux, pb.NewAuthClient(cc)))
-		},
-	}, cfg.More...)
-	for _, register := range services {
-		if err := register(context.Background(), g.mux, quietConn{cfg.Conn}); err != nil {
-			return nil, err
-		}
+	ctx, cc := context.Background(), quietConn{cfg.Conn}
+	err := errors.Join(
+		gw.RegisterKVHandlerClient(ctx, g.mux, pb.NewKVClient(cc)),
+		gw.RegisterWatchHandlerClient(ctx, g.mux, pb.NewWatchClient(cc)),
+		gw.RegisterLeaseHandlerClient(ctx, g.mux, pb.NewLeaseClient(cc)),
+		gw.RegisterClusterHandlerClient(ctx, g.mux, pb.NewClusterClient(cc)),
+		gw.RegisterMaintenanceHandlerClient(ctx, g.mux, pb.NewMaintenanceClient(cc)),
+		gw.RegisterAuthHandlerClient(ctx, g.mux, pb.NewAuthClient(cc)),
+		lockgw.RegisterLockHandlerClient(ctx, g.mux, v3lockpb.NewLockClient(cc)),
+		electiongw.RegisterElectionHandlerClient(ctx, g.mux, v3electionpb.NewElectionClient(cc)))
+	if err != nil {
+		return nil, err
 	}
 	return g, nil
 }
@@ -99,8 +100,10 @@ func incoming(name string) (string, bool) {
 }
 
 func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	ctx := peer.NewContext(r.Context(), &peer.Peer{Addr: address(r.RemoteAddr)}) // without a certificate: it is no user here
-	r = r.WithContext(ctx)
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	w = &quietWriter{w, cancel}
+	r = r.WithContext(peer.NewContext(ctx, &peer.Peer{Addr: address(r.RemoteAddr)})) // no certificate: it is no user here
 	if r.Method != http.MethodPost {
 		g.mux.ServeHTTP(w, r)
 		return
@@ -150,12 +153,10 @@ func (g *gateway) body(w http.ResponseWriter, r *http.Request) (b []byte, err er
 		b = next
 		return nil
 	}
-	if r.ContentLength > g.limit {
-		return b, rpctypes.ErrGRPCRequestTooLarge
-	}
 	for {
-		if int64(len(b)) > g.limit {
-			return b, rpctypes.ErrGRPCRequestTooLarge
+		if size := max(r.ContentLength, int64(len(b))); size > g.limit {
+			_, _ = io.CopyN(io.Discard, r.Body, drainMax) // or the client, which is sending, does not see the answer
+			return b, status.Errorf(codes.ResourceExhausted, "grpc: received message larger than max (%d vs. %d)", size, g.limit)
 		}
 		if len(b) == cap(b) {
 			if err := grow(max(int64(cap(b)), bodyStep)); err != nil {
@@ -224,6 +225,30 @@ func (c quietConn) NewStream(ctx context.Context, d *grpc.StreamDesc, method str
 		return nil, err
 	}
 	return quietStream{s}, nil
+}
+
+// quietWriter never fails: a request whose client takes no answer is cancelled instead. The runtime would write each such
+// failure to the process's log.
+type quietWriter struct {
+	http.ResponseWriter
+	cancel context.CancelFunc
+}
+
+func (w *quietWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *quietWriter) Write(p []byte) (int, error) {
+	if _, err := w.ResponseWriter.Write(p); err != nil {
+		w.cancel()
+	}
+	return len(p), nil
+}
+
+// FlushError is what http.ResponseController calls.
+func (w *quietWriter) FlushError() error {
+	if err := http.NewResponseController(w.ResponseWriter).Flush(); err != nil {
+		w.cancel()
+	}
+	return nil
 }
 
 type quietStream struct{ grpc.ClientStream }

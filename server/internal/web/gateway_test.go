@@ -229,18 +229,21 @@ func TestChunks(t *testing.T) {
 	}
 }
 
-// TestStreamErrors has an error before the first document, with the fields that clients of all versions look for.
+// TestStreamErrors has an error before the first document, and one after it, with the fields that clients of all versions
+// look for.
 func TestStreamErrors(t *testing.T) {
-	a := newAsker(t, false)
-	status, answer, _ := a.do("POST", "/v3/election/observe", `{}`)
-	require.Equal(t, 404, status, answer)
-	status, answer, _ = a.do("POST", "/v3/maintenance/snapshot", `{}`)
-	if status == 200 {
-		require.Contains(t, answer, `{"result":{`)
-		return
+	const late = `{"error":{"grpc_code":4,"http_code":504,"message":"context deadline exceeded","http_status":"Gateway Timeout","code":4}}` + "\n"
+	for name, http2 := range map[string]bool{"HTTP1": false, "HTTP2": true} {
+		t.Run(name, func(t *testing.T) {
+			a := newAsker(t, http2)
+			status, answer, _ := a.do("POST", "/v3/watch", `{}`, "Grpc-Timeout", "50m")
+			require.Equal(t, 504, status)
+			require.Equal(t, late, answer)
+			status, answer, _ = a.do("POST", "/v3/watch", `{"create_request":{"key":"YQ=="}}`, "Grpc-Timeout", "500m")
+			require.Equal(t, 200, status)
+			require.Equal(t, `{"result":{`+header(1)+`,"created":true}}`+"\n"+late, answer)
+		})
 	}
-	require.Equal(t, 501, status)
-	require.Equal(t, `{"error":{"grpc_code":12,"http_code":501,"message":"method Snapshot not implemented","http_status":"Not Implemented","code":12}}`+"\n", answer)
 }
 
 func TestBounds(t *testing.T) {
@@ -248,10 +251,15 @@ func TestBounds(t *testing.T) {
 	value := func(n int) string { return fmt.Sprintf(`{"key":"YQ==","value":%q}`, strings.Repeat("A", n)) }
 	status, answer, _ := a.do("POST", "/v3/kv/put", value(12_000))
 	require.Equal(t, 200, status, answer) // its 9,000 bytes
-	for _, n := range []int{16_000, 19_900, 30_000, 1 << 20} {
+	for _, n := range []int{16_000, 19_900} {
 		status, answer, _ = a.do("POST", "/v3/kv/put", value(n))
 		require.Equal(t, 400, status, answer)
 		require.Equal(t, failure("etcdserver: request is too large", 3), answer)
+	}
+	for _, n := range []int{30_000, 1 << 20} {
+		status, answer, _ = a.do("POST", "/v3/kv/put", value(n))
+		require.Equal(t, 429, status, answer)
+		require.Contains(t, answer, "received message larger than max")
 	}
 	// A document of a stream is bounded, the stream is not.
 	status, answer, _ = a.do("POST", "/v3/lease/keepalive", strings.Repeat(`{"ID":7}`, 10_000))

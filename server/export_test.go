@@ -1,0 +1,6 @@
+package server
+
+import "time"
+
+// SetQuotaHold sets how long a raised NOSPACE alarm is on at least.
+func SetQuotaHold(c *Config, d time.Duration) { c.Checks.hold = d }
