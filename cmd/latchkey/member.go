@@ -53,9 +53,9 @@ func (a *app) memberAdd() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "add NAME --peer-urls=URL,...",
 		Short: "add a member, and print how to start it",
-		Long: `Add a member that will listen to the other members at the peer URLs, and print the command and the environment, either
-of which starts it. A learner gets all data without having a vote; add it so, and promote it when it has caught up: until
-then it can not cost the cluster its majority. Add and start one member after the other.`,
+		Long: `Add a member that will listen to the other members at the peer URLs, and print the command and the environment,
+either of which starts it. A learner gets all data and has no vote. Add it so, and promote it when it has caught up:
+until then it can not cost the cluster its majority. Add and start one member after the other.`,
 		Example: `  latchkey member add n4 --peer-urls=http://10.0.0.4:2380 --learner`,
 		Args:    exactly("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -54,7 +54,7 @@ func TestMemberCommands(t *testing.T) {
 	simple := sh.must("", "member", "add", "n5", "--peer-urls=http://127.0.0.1:1,http://127.0.0.2:1")
 	for _, line := range []string{
 		"ETCD_NAME=\"n5\"\n", "ETCD_INITIAL_CLUSTER_STATE=\"existing\"\n",
-		",n5=http://127.0.0.1:1,n5=http://127.0.0.2:1\"\n", "\nlatchkey server --name=n5 ",
+		"n5=http://127.0.0.1:1,n5=http://127.0.0.2:1", "\nlatchkey server --name=n5 ",
 		"ETCD_INITIAL_ADVERTISE_PEER_URLS=\"http://127.0.0.1:1,http://127.0.0.2:1\"\n",
 	} {
 		require.Contains(t, simple, line)
