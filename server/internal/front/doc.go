@@ -36,7 +36,7 @@
 // written by a goroutine that lives until the backlog is gone, so one slow client holds up nobody. When much waits for a
 // socket, the connection's reader stops, and after stallTimeout the connection is cut.
 //
-// Over TLS the same is done on the socket below it, if that can (gate.Socket; docs/decisions/0007-tls.md): a write that
+// Over TLS the same is done on the socket below it, if that can (gate.Socket; docs/decisions/0008-tls.md): a write that
 // the socket does not take stays there, encrypted, and the connection's drain goes on with it.
 //
 // # What a hostile client can do
