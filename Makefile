@@ -1,7 +1,7 @@
 # Everything here is a short name for a command that works without make.
 
 .DEFAULT_GOAL := help
-.PHONY: help build image test race sim lint fmt bench interop etcd-common tour generate ci
+.PHONY: help build image test race sim fuzz lint fmt bench interop etcd-common tour generate ci
 
 SEEDS ?= 200
 FIRST ?= 1
@@ -25,6 +25,9 @@ race: ## run the tests under the race detector
 
 sim: ## run simulation seeds: make sim SEEDS=2000, or one of them: make sim SEED=17
 	go test ./server/internal/sim -count=1 -timeout=30m $(if $(SEED),-v -seed=$(SEED),-seeds=$(SEEDS) -first=$(FIRST))
+
+fuzz: ## fuzz what reads bytes from outside: make fuzz FUZZ_TIME=5m
+	.ci/run fuzz
 
 lint: ## check formatting, vet and staticcheck, here and in interop/
 	.ci/run format vet staticcheck
