@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -20,6 +21,7 @@ func main() {
 	flag.StringVar(&o.servers, "servers", "etcd,latchkey", "which servers to run")
 	flag.StringVar(&o.run, "run", "", "run only the tests that match, as go test's -run")
 	flag.StringVar(&o.out, "out", "docs/etcd-common.md", "the table to write, from the root of the repository; empty for none")
+	flag.StringVar(&o.reuse, "reuse", "", "servers of which the results of an earlier run are taken from its log in -logs")
 	flag.DurationVar(&o.timeout, "timeout", time.Hour, "longest run of one server")
 	flag.StringVar(&o.logs, "logs", "", "directory for each server's whole output; empty for a temporary one")
 	flag.Parse()
@@ -30,8 +32,8 @@ func main() {
 }
 
 type options struct {
-	servers, run, out, logs string
-	timeout                 time.Duration
+	servers, run, out, logs, reuse string
+	timeout                        time.Duration
 }
 
 // suitePackage is etcd's suite; its fixtures are the certificates of its TLS
@@ -70,6 +72,14 @@ func (o options) main(ctx context.Context) error {
 	}
 	results := make(map[string]Results)
 	for server := range strings.SplitSeq(o.servers, ",") {
+		log := filepath.Join(o.logs, server+".log")
+		if slices.Contains(strings.Split(o.reuse, ","), server) {
+			if results[server], err = readLog(log); err != nil {
+				return err
+			}
+			fmt.Println(results[server].Summary(server))
+			continue
+		}
 		bin := filepath.Join(work, server)
 		fmt.Println("building", server)
 		if err := build(ctx, root, server, bin); err != nil {
@@ -77,7 +87,7 @@ func (o options) main(ctx context.Context) error {
 		}
 		run := Run{
 			Suite: suite, Bin: bin, Certs: filepath.Join(fixtures, "fixtures"), Pattern: o.run,
-			Timeout: o.timeout, Log: filepath.Join(o.logs, server+".log"), Server: server,
+			Timeout: o.timeout, Log: log, Server: server,
 		}
 		if results[server], err = run.Do(ctx); err != nil {
 			return err

@@ -68,7 +68,18 @@ func (r Run) Do(ctx context.Context) (Results, error) {
 	return results, err
 }
 
-// follow reads the events of a run and prints each top-level test as it ends.
+// readLog takes the results from the log of an earlier run.
+func readLog(path string) (Results, error) {
+	log, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	return follow(log, "")
+}
+
+// follow reads the events of a run and prints each top-level test of a server as it ends; of an earlier
+// run, whose server is "", none.
 func follow(in io.Reader, server string) (Results, error) {
 	results := make(Results)
 	lines := bufio.NewScanner(in)
@@ -81,7 +92,7 @@ func follow(in io.Reader, server string) (Results, error) {
 		switch e.Action {
 		case pass, fail, skip:
 			results[e.Test] = e.Action
-			if !strings.Contains(e.Test, "/") || e.Action == fail {
+			if server != "" && (!strings.Contains(e.Test, "/") || e.Action == fail) {
 				fmt.Printf("%s: %s %s\n", server, e.Action, e.Test)
 			}
 		}
