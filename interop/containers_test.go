@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,8 +15,6 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
 const (
@@ -146,19 +143,10 @@ func (l *traffic) replace(ctx context.Context, e *engine, member string) {
 	i := slices.IndexFunc(list.Members, func(m *pb.Member) bool { return m.Name == member })
 	require.GreaterOrEqual(l.t, i, 0)
 	old := list.Members[i]
-	missing := false
 	l.change(ctx, e, member+" is removed", func() error {
 		_, err := l.client.MemberRemove(ctx, old.ID)
-		missing = status.Code(err) == codes.Unimplemented || strings.Contains(fmt.Sprint(err), "unknown method")
-		if missing {
-			return nil
-		}
 		return err
 	})
-	if missing {
-		l.t.Log("members can not be removed yet: the loss of a disk was not tried")
-		return
-	}
 	e.must(ctx, append(e.compose, "rm", "--stop", "--force", member)...)
 	e.must(ctx, "docker", "volume", "rm", e.project+"_"+member)
 	var id uint64
