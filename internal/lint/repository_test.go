@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -59,7 +60,7 @@ func TestStyle(t *testing.T) {
 }
 
 // TestLedger wants every file of the product that starts a goroutine in the
-// ledger of ARCHITECTURE.md.
+// ledger of ARCHITECTURE.md, and no others in it.
 func TestLedger(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(root, "ARCHITECTURE.md"))
 	require.NoError(t, err)
@@ -71,6 +72,11 @@ func TestLedger(t *testing.T) {
 		}
 		if !strings.Contains(ledger, "`"+s.name+"`") {
 			t.Errorf("%s starts a goroutine that the ledger in ARCHITECTURE.md does not name", s.name)
+		}
+	}
+	for _, row := range regexp.MustCompile("(?m)^\\| `([^`]+\\.go)`").FindAllStringSubmatch(ledger, -1) {
+		if _, err := os.Stat(filepath.Join(root, row[1])); err != nil {
+			t.Errorf("the ledger in ARCHITECTURE.md names %s, which does not exist", row[1])
 		}
 	}
 }
