@@ -65,7 +65,7 @@ var (
 	// ErrUnauthenticated: the server does not accept the credentials, or wants some.
 	ErrUnauthenticated = errors.New("not authenticated")
 	// ErrNotSupported: the server does not know the request, or not in its present state.
-	ErrNotSupported = errors.New("not supported by the server")
+	ErrNotSupported = errors.New("refused by the server")
 	// ErrCorrupt: the server has found that its data is damaged and accepts nothing.
 	ErrCorrupt = errors.New("cluster is corrupt")
 
@@ -108,7 +108,7 @@ func (e *Error) Error() string {
 	if e.Uncertain {
 		b.WriteString(": " + ErrUncertain.Error())
 	}
-	if e.Kind != nil {
+	if e.Kind != nil && !strings.HasSuffix(e.Message, e.Kind.Error()) {
 		b.WriteString(": " + e.Kind.Error())
 	}
 	for _, err := range e.causes {

@@ -104,7 +104,7 @@ func directory(name string) string {
 type putFlags struct{ lease string }
 
 func (p *putFlags) bind(f *pflag.FlagSet) {
-	f.StringVar(&p.lease, "lease", "", "lease that the key ends with, as `lease grant` prints it")
+	f.StringVar(&p.lease, "lease", "", "`ID` of the lease that the key ends with, as lease grant prints it")
 }
 
 func (p *putFlags) options() ([]client.PutOption, error) {

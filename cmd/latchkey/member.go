@@ -172,7 +172,7 @@ func parseMemberID(s string) (uint64, error) {
 }
 
 // addedAnswer tells how to start a member that was added: by the environment
-// that etcdctl prints, or by a whole command.
+// that etcdctl prints, with the addresses that it leaves out, or by a command.
 func addedAnswer(name string, added client.Member, all []client.Member) answer {
 	var initial []string
 	for _, m := range all {
@@ -188,11 +188,12 @@ func addedAnswer(name string, added client.Member, all []client.Member) answer {
 		}
 	}
 	cluster, peers := strings.Join(initial, ","), strings.Join(added.PeerURLs, ",")
+	client := clientURL(added.PeerURLs[0])
 	env := [][2]string{
 		{"ETCD_NAME", name}, {"ETCD_INITIAL_CLUSTER", cluster},
 		{"ETCD_INITIAL_ADVERTISE_PEER_URLS", peers}, {"ETCD_INITIAL_CLUSTER_STATE", "existing"},
+		{"ETCD_LISTEN_PEER_URLS", peers}, {"ETCD_LISTEN_CLIENT_URLS", client}, {"ETCD_ADVERTISE_CLIENT_URLS", client},
 	}
-	client := clientURL(added.PeerURLs[0])
 	command := []string{
 		"latchkey server", "--name=" + name, "--initial-cluster-state=existing", "--initial-cluster=" + cluster,
 		"--listen-peer-urls=" + peers, "--initial-advertise-peer-urls=" + peers,

@@ -35,6 +35,15 @@ func TestMemberCommands(t *testing.T) {
 	require.Equal(t, []string{"latchkey", "server"}, args[:2])
 	o, err := parseServer(append(args[2:], "--data-dir="+t.TempDir(), "--listen-client-urls=http://127.0.0.1:0", "--advertise-client-urls="), nil)
 	require.NoError(t, err)
+	var environ []string
+	for name, value := range added.Environment {
+		environ = append(environ, name+"="+value)
+	}
+	byEnvironment, err := parseServer(nil, environ)
+	require.NoError(t, err)
+	byCommand, err := parseServer(args[2:], nil)
+	require.NoError(t, err)
+	require.Equal(t, byCommand.config, byEnvironment.config)
 	o.config.Sockets.Peer = l
 	m, err := server.Start(t.Context(), o.config)
 	require.NoError(t, err)

@@ -164,11 +164,21 @@ func (a *app) explain(err error) error {
 	switch {
 	case errors.Is(err, client.ErrUncertain):
 		return exitCode{exitUncertain, fmt.Errorf("%w: look before you repeat it", err)}
+	case errors.Is(err, client.ErrUnauthenticated) && a.login.user == "":
+		return fmt.Errorf("%w: --user NAME[:PASSWORD] says who asks", err)
+	case errors.Is(err, client.ErrUnavailable) && isSecurity(err):
+		return fmt.Errorf("%w: is TLS spoken there, and what certificates does it want? (https:// in --endpoints, --cacert, --cert, --key)", err)
 	case errors.Is(err, client.ErrUnavailable):
 		return fmt.Errorf("%w: is a member running at %s? (latchkey server starts one, --endpoints chooses others)",
 			err, strings.Join(a.endpoints, ","))
 	}
 	return err
+}
+
+// isSecurity reports whether something answered, and TLS is why nothing came of
+// it. What a dial fails with has no type behind gRPC, only a text.
+func isSecurity(err error) bool {
+	return strings.Contains(err.Error(), "handshake failed") || strings.Contains(err.Error(), "reading server preface")
 }
 
 // runGroup is for commands that only have commands below them.

@@ -206,6 +206,9 @@ func TestExplain(t *testing.T) {
 		{nil, exitOK, ""},
 		{fmt.Errorf("get: %w", client.ErrUnavailable), exitError,
 			"get: unavailable: is a member running at a:1,b:2? (latchkey server starts one, --endpoints chooses others)"},
+		{fmt.Errorf("get: %w: handshake failed: tls", client.ErrUnavailable), exitError, "get: unavailable: handshake failed: tls: " +
+			"is TLS spoken there, and what certificates does it want? (https:// in --endpoints, --cacert, --cert, --key)"},
+		{fmt.Errorf("get: %w", client.ErrUnauthenticated), exitError, "get: not authenticated: --user NAME[:PASSWORD] says who asks"},
 		{fmt.Errorf("put: %w", client.ErrUncertain), exitUncertain, "put: outcome is uncertain: look before you repeat it"},
 		{client.ErrNoSpace, exitError, "store is full"},
 		{usageErrorf("wrong"), exitUsage, "wrong"},
