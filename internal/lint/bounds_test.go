@@ -2,9 +2,11 @@ package lint
 
 import (
 	"go/ast"
+	"go/token"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -73,34 +75,112 @@ func TestBoundRows(t *testing.T) {
 	require.Equal(t, [][]string{{"--c", "d.e", "f"}}, boundRows(text))
 }
 
-// declared returns the constants, variables and fields of a package, and where
-// there is none of that name, of the one under cmd/.
-func declared(t *testing.T, name string) map[string]bool {
-	t.Helper()
-	dir := "server/internal/" + name
-	switch name {
-	case "server":
-		dir = name
-	case "latchkey":
-		dir = "cmd/latchkey"
+// unlisted are constants that are called a maximum and are no bound that a user
+// could meet, and why.
+var unlisted = map[string]string{
+	"auth.CostMax":                   "bcrypt's own",
+	"client.ackTimeoutMax":           "a part of the session's own time",
+	"client.trustMarginMax":          "a part of the session's own time",
+	"client.updateDelayMax":          "between the runs of updateRunsMax",
+	"disk.maxIdleImages":             "of the disk for tests",
+	"front.codesMax":                 "gRPC's own",
+	"front.maxStreamID":              "HTTP/2's own",
+	"front.streamsMax":               "the server sets another, --max-concurrent-streams",
+	"front.maxWindow":                "HTTP/2's own",
+	"latchkey.bumpMax":               "listed as --bump-revision",
+	"latchkey.ttlMax":                "what a duration can be",
+	"lock.retryMax":                  "between tries, as those of the client",
+	"replica.DefaultMaxLogBytes":     "for tests; the server sets catchUpBytes",
+	"rpc.watchPrefixBytesMax":        "the size of an encoding",
+	"server.defaultMaxLearners":      "listed as --max-learners",
+	"server.requestBytesMax":         "listed with --max-request-bytes",
+	"watch.DefaultStreamWatchersMax": "listed as --max-watches-per-stream",
+	"watch.DefaultWatchersMax":       "listed as --max-watches",
+}
+
+// TestBoundsAreListed wants every constant that is called a maximum in the
+// limits, so that a new bound comes with a row.
+func TestBoundsAreListed(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "docs", "operations.md"))
+	require.NoError(t, err)
+	listed := make(map[string]bool)
+	for _, row := range boundRows(string(text)) {
+		pkg := ""
+		for _, name := range row {
+			if before, _, ok := strings.Cut(name, "."); ok {
+				pkg = before
+			} else {
+				name = pkg + "." + name
+			}
+			listed[name] = true
+		}
 	}
+	maximum := regexp.MustCompile("Max$|^max[A-Z]|^DefaultMax|^defaultMax")
+	for _, dir := range boundFolders(t) {
+		_, files := packageFiles(t, dir)
+		for name := range constants(files) {
+			full := filepath.Base(dir) + "." + name
+			switch {
+			case !maximum.MatchString(name):
+			case !listed[full] && unlisted[full] == "":
+				t.Errorf("docs/operations.md does not list the bound %s", full)
+			case listed[full] && unlisted[full] != "":
+				t.Errorf("%s is listed, and needs no reason why not", full)
+			}
+		}
+	}
+}
+
+// boundFolders are the packages whose bounds users meet.
+func boundFolders(t *testing.T) []string {
+	t.Helper()
+	folders := []string{"server", "cmd/latchkey", "client", "recipes/lock"}
+	inner, err := os.ReadDir(filepath.Join(root, "server", "internal"))
+	require.NoError(t, err)
+	for _, entry := range inner {
+		if entry.Name() != "sim" {
+			folders = append(folders, "server/internal/"+entry.Name())
+		}
+	}
+	return folders
+}
+
+// constants returns the names of the constants that a package declares.
+func constants(files []*ast.File) map[string]bool {
 	names := make(map[string]bool)
-	_, files := packageFiles(t, dir)
 	for _, f := range files {
-		ast.Inspect(f, func(n ast.Node) bool {
-			switch n := n.(type) {
-			case *ast.FuncDecl:
-				return false
-			case *ast.ValueSpec:
-				for _, id := range n.Names {
-					names[id.Name] = true
-				}
-			case *ast.Field:
-				for _, id := range n.Names {
+		for _, d := range f.Decls {
+			decl, ok := d.(*ast.GenDecl)
+			if !ok || decl.Tok != token.CONST {
+				continue
+			}
+			for _, spec := range decl.Specs {
+				for _, id := range spec.(*ast.ValueSpec).Names {
 					names[id.Name] = true
 				}
 			}
-			return true
+		}
+	}
+	return names
+}
+
+// declared returns the constants, variables and fields of a package.
+func declared(t *testing.T, name string) map[string]bool {
+	t.Helper()
+	folders := boundFolders(t)
+	i := slices.IndexFunc(folders, func(dir string) bool { return filepath.Base(dir) == name })
+	require.GreaterOrEqual(t, i, 0, name)
+	_, files := packageFiles(t, folders[i])
+	names := constants(files)
+	for _, f := range files {
+		ast.Inspect(f, func(n ast.Node) bool {
+			if field, ok := n.(*ast.Field); ok {
+				for _, id := range field.Names {
+					names[id.Name] = true
+				}
+			}
+			_, function := n.(*ast.FuncDecl)
+			return !function
 		})
 	}
 	return names
