@@ -121,13 +121,7 @@ func TestMemberIsRightAfterARestart(t *testing.T) {
 	<-members[bad].Done()
 	require.ErrorIs(t, members[bad].Err(), ErrDiverged)
 
-	cfg := configs[bad]
-	cfg.ListenClientURLs = []string{"http://127.0.0.1:0"}
-	cfg.ListenPeerURLs = []string{"http://" + cfg.Sockets.Peer.Addr().String()}
-	cfg.Sockets = Sockets{}
-	m, err := Start(ctx, cfg)
-	require.NoError(t, err)
-	defer m.Kill()
+	m := startAgain(ctx, t, configs[bad])
 	select {
 	case <-m.Ready():
 	case <-m.Done():
@@ -237,13 +231,7 @@ func TestCheckpointDiffers(t *testing.T) {
 	<-members[bad].Done()
 	require.ErrorIs(t, members[bad].Err(), ErrDiverged)
 
-	cfg := configs[bad]
-	cfg.ListenClientURLs = []string{"http://127.0.0.1:0"}
-	cfg.ListenPeerURLs = []string{"http://" + cfg.Sockets.Peer.Addr().String()}
-	cfg.Sockets = Sockets{}
-	m, err := Start(ctx, cfg)
-	require.NoError(t, err)
-	defer m.Kill()
+	m := startAgain(ctx, t, configs[bad])
 	select {
 	case <-m.Done():
 		require.ErrorIs(t, m.Err(), ErrDiverged)
@@ -254,4 +242,16 @@ func TestCheckpointDiffers(t *testing.T) {
 	}
 	require.NoError(t, putOn(ctx, good, "later", "v"))
 	require.NotErrorIs(t, putOn(ctx, good, "later", "v"), rpc.ErrNoSpace)
+}
+
+// startAgain starts a member that had sockets from its test, at its peer address.
+func startAgain(ctx context.Context, t *testing.T, cfg Config) *Server {
+	t.Helper()
+	cfg.ListenClientURLs = []string{"http://127.0.0.1:0"}
+	cfg.ListenPeerURLs = []string{"http://" + cfg.Sockets.Peer.Addr().String()}
+	cfg.Sockets = Sockets{}
+	m, err := Start(ctx, cfg)
+	require.NoError(t, err)
+	t.Cleanup(m.Kill)
+	return m
 }

@@ -16,35 +16,33 @@ import (
 	"github.com/latchkey-go/latchkey/server/internal/state"
 )
 
-// failingFiles is the operating system's file system until broken is set;
-// then every sync of a file fails, as after a disk error.
-type failingFiles struct {
-	disk.FS
-	broken *atomic.Bool
-	failed *atomic.Int64
-}
-
 var errDisk = errors.New("input/output error")
 
-func (f failingFiles) Create(name string) (disk.File, error) {
+// syncFiles is the operating system's file system, with something before each
+// sync of a file, which may fail it.
+type syncFiles struct {
+	disk.FS
+	before func() error
+}
+
+func (f syncFiles) Create(name string) (disk.File, error) {
 	file, err := f.FS.Create(name)
-	return failingFile{file, f}, err
+	return syncFile{file, f.before}, err
 }
 
-func (f failingFiles) Open(name string) (disk.File, error) {
+func (f syncFiles) Open(name string) (disk.File, error) {
 	file, err := f.FS.Open(name)
-	return failingFile{file, f}, err
+	return syncFile{file, f.before}, err
 }
 
-type failingFile struct {
+type syncFile struct {
 	disk.File
-	fs failingFiles
+	before func() error
 }
 
-func (f failingFile) Sync() error {
-	if f.fs.broken.Load() {
-		f.fs.failed.Add(1)
-		return errDisk
+func (f syncFile) Sync() error {
+	if err := f.before(); err != nil {
+		return err
 	}
 	return f.File.Sync()
 }
@@ -59,7 +57,13 @@ func TestFailedSyncEndsTheMember(t *testing.T) {
 	cfg := Config{
 		DataDir:          t.TempDir(),
 		ListenClientURLs: []string{"http://127.0.0.1:0"}, ListenPeerURLs: []string{"http://127.0.0.1:0"},
-		files: failingFiles{disk.OS(), &broken, &failed},
+		files: syncFiles{disk.OS(), func() error {
+			if broken.Load() {
+				failed.Add(1)
+				return errDisk
+			}
+			return nil
+		}},
 	}
 	m, err := Start(ctx, cfg)
 	require.NoError(t, err)

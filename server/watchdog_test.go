@@ -15,35 +15,20 @@ import (
 // slowFiles is the operating system's file system until stall is set: then a
 // sync waits until resume is closed.
 type slowFiles struct {
-	disk.FS
+	syncFiles
 	stall  *atomic.Bool
 	resume chan struct{}
 }
 
 func newSlowFiles() slowFiles {
-	return slowFiles{disk.OS(), new(atomic.Bool), make(chan struct{})}
-}
-
-func (f slowFiles) Create(name string) (disk.File, error) {
-	file, err := f.FS.Create(name)
-	return slowFile{file, f}, err
-}
-
-func (f slowFiles) Open(name string) (disk.File, error) {
-	file, err := f.FS.Open(name)
-	return slowFile{file, f}, err
-}
-
-type slowFile struct {
-	disk.File
-	fs slowFiles
-}
-
-func (f slowFile) Sync() error {
-	if f.fs.stall.Load() {
-		<-f.fs.resume
-	}
-	return f.File.Sync()
+	f := slowFiles{stall: new(atomic.Bool), resume: make(chan struct{})}
+	f.syncFiles = syncFiles{disk.OS(), func() error {
+		if f.stall.Load() {
+			<-f.resume
+		}
+		return nil
+	}}
+	return f
 }
 
 // A leader whose disk does not answer hands over, so that others decide; it ends
