@@ -4,3 +4,6 @@ import "time"
 
 // SetQuotaHold sets how long a raised NOSPACE alarm is on at least.
 func SetQuotaHold(c *Config, d time.Duration) { c.Checks.hold = d }
+
+// DefaultKeepAliveMinTime is how often a client may ping unless configured.
+const DefaultKeepAliveMinTime = defaultKeepAliveMinTime

@@ -54,6 +54,7 @@ type Server struct {
 type fronts struct {
 	clients *front.Server
 	watches *rpc.Watch
+	lease   *rpc.Lease
 	guard   *rpc.Guard
 	tokens  *auth.Tokens
 	http    *front.Server // plain HTTP on addresses of its own

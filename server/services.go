@@ -63,7 +63,7 @@ func (s *Server) registerServices() error {
 		Guard: s.front.guard,
 	})
 	pb.RegisterWatchServer(clients, watches)
-	s.front.clients, s.front.watches = clients, watches
+	s.front.clients, s.front.watches, s.front.lease = clients, watches, lease
 	return auth.CheckMethods(clients.Methods())
 }
 

@@ -126,6 +126,7 @@ func (s *Server) janitor() {
 	s.front.stop()
 	s.peers.Close()
 	s.front.watches.Wait()
+	s.front.lease.Wait()
 	s.leadership.close()
 	s.hub.Close()
 	s.loop.close()

@@ -77,6 +77,8 @@ type Node interface {
 	Status() Status
 	// HasLeader reports whether this member knows a leader now.
 	HasLeader() bool
+	// Leaderless is as in [WatchBackend].
+	Leaderless() <-chan struct{}
 	// Learner reports whether this member only learns and does not vote.
 	Learner() bool
 }

@@ -19,11 +19,15 @@ func servedByLearner(request any) bool {
 }
 
 // LearnerStreams returns the interceptor that refuses the streams which a learner
-// does not serve, all but snapshots, and else goes on to next.
+// does not serve, all but snapshots, and those whose caller requires a leader
+// while this member knows none, and else goes on to next.
 func LearnerStreams(node Node, next grpc.StreamServerInterceptor) grpc.StreamServerInterceptor {
 	return func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 		if info.FullMethod != pb.Maintenance_Snapshot_FullMethodName && node.Learner() {
 			return wireError(ErrNotForLearner)
+		}
+		if requiresLeader(stream.Context()) && !node.HasLeader() {
+			return wireError(ErrNoLeader)
 		}
 		return next(srv, stream, info, handler)
 	}

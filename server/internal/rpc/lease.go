@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"sync"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
@@ -18,6 +19,8 @@ type Lease struct {
 	lessor Lessor
 	node   Node
 	guard  *Guard // nil for a member without users
+
+	receivers sync.WaitGroup
 	pb.UnsafeLeaseServer
 }
 
@@ -31,6 +34,10 @@ func (s *Lease) Guarded(g *Guard) *Lease {
 	s.guard = g
 	return s
 }
+
+// Wait returns when no goroutine of the service runs any more. They end when gRPC ends their streams, so Wait is for
+// after the server has stopped.
+func (s *Lease) Wait() { s.receivers.Wait() }
 
 var _ pb.LeaseServer = (*Lease)(nil)
 
@@ -59,14 +66,22 @@ func (s *Lease) LeaseRevoke(ctx context.Context, r *pb.LeaseRevokeRequest) (*pb.
 	return propose[*pb.LeaseRevokeResponse](ctx, s.store, state.Command{Kind: state.KindLeaseRevoke, Request: r})
 }
 
+// keepAliveStream is a call of LeaseKeepAlive.
+type keepAliveStream = grpc.BidiStreamingServer[pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse]
+
 // LeaseKeepAlive renews the leases that the stream names, each answered in
 // turn. A lease that has ended is answered with a TTL of 0, not with an error.
-func (s *Lease) LeaseKeepAlive(stream grpc.BidiStreamingServer[pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse]) error {
-	if requiresLeader(stream.Context()) && !s.node.HasLeader() {
-		return wireError(ErrNoLeader)
+func (s *Lease) LeaseKeepAlive(stream keepAliveStream) error {
+	next := stream.Recv
+	if requiresLeader(stream.Context()) {
+		leaderless := s.node.Leaderless()
+		if !s.node.HasLeader() {
+			return wireError(ErrNoLeader)
+		}
+		next = s.nextUnless(stream, leaderless)
 	}
 	for {
-		r, err := stream.Recv()
+		r, err := next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
@@ -83,6 +98,39 @@ func (s *Lease) LeaseKeepAlive(stream grpc.BidiStreamingServer[pb.LeaseKeepAlive
 		}
 		if err := stream.Send(resp); err != nil {
 			return err
+		}
+	}
+}
+
+// nextUnless returns a function that receives a stream's next request, and fails with ErrNoLeader once leaderless is
+// closed: a client that waits between two renewals is told, too.
+func (s *Lease) nextUnless(stream keepAliveStream, leaderless <-chan struct{}) func() (*pb.LeaseKeepAliveRequest, error) {
+	type received struct {
+		r   *pb.LeaseKeepAliveRequest
+		err error
+	}
+	requests := make(chan received)
+	s.receivers.Go(func() {
+		for {
+			r, err := stream.Recv()
+			select {
+			case requests <- received{r, err}:
+			case <-stream.Context().Done():
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	})
+	return func() (*pb.LeaseKeepAliveRequest, error) {
+		select {
+		case got := <-requests:
+			return got.r, got.err
+		case <-leaderless:
+			return nil, wireError(ErrNoLeader)
+		case <-stream.Context().Done():
+			return nil, wireError(stream.Context().Err())
 		}
 	}
 }
