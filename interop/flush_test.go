@@ -30,6 +30,12 @@ func (d *difference) flush(t *testing.T) {
 	for _, req := range rescue() {
 		d.step(t, "root", req)
 	}
+	for i, user := range someUsers { // so that most have rights, and tokens
+		d.step(t, "root", &pb.AuthUserGrantRoleRequest{User: user, Role: someRoles[i]})
+		for _, password := range somePasswords {
+			d.step(t, "", &pb.AuthenticateRequest{Name: user, Password: password})
+		}
+	}
 	d.compareState(t)
 	d.compareEvents(t, d.putAll(t, []byte("flush")), pb.WatchCreateRequest_NOPUT)
 	if d.flushes%largeEvery == 0 {
@@ -125,6 +131,10 @@ func (d *difference) compareEvents(t *testing.T, revision int64, unwanted pb.Wat
 func (d *difference) compareFragments(t *testing.T) {
 	t.Helper()
 	value := bytes.Repeat([]byte("x"), largeValue)
+	for _, fragment := range []bool{true, false} {
+		d.gen.watchers++
+		d.create(t, "root", &pb.WatchCreateRequest{WatchId: d.gen.watchers, Key: []byte("\x00"), RangeEnd: []byte{0}, PrevKv: true, Fragment: fragment})
+	}
 	d.compareEvents(t, d.putAll(t, value), pb.WatchCreateRequest_NOPUT)
 	for id, w := range d.watchers {
 		for _, s := range w.pair.sides {

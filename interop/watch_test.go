@@ -170,13 +170,26 @@ func (w *watchStream) await(ctx context.Context, what string, done func() bool) 
 	}
 }
 
-// ask sends a request whose answer is the next control response.
-func (w *watchStream) ask(ctx context.Context, what string, req *pb.WatchRequest) (*pb.WatchResponse, error) {
-	if err := w.stream.Send(req); err != nil {
+func (w *watchStream) send(m proto.Message) error {
+	req := &pb.WatchRequest{}
+	switch m := m.(type) {
+	case *pb.WatchCreateRequest:
+		req.RequestUnion = &pb.WatchRequest_CreateRequest{CreateRequest: m}
+	case *pb.WatchCancelRequest:
+		req.RequestUnion = &pb.WatchRequest_CancelRequest{CancelRequest: m}
+	case *pb.WatchProgressRequest:
+		req.RequestUnion = &pb.WatchRequest_ProgressRequest{ProgressRequest: m}
+	}
+	return w.stream.Send(req)
+}
+
+// create is answered by the next control response.
+func (w *watchStream) create(ctx context.Context, r *pb.WatchCreateRequest) (proto.Message, error) {
+	if err := w.send(r); err != nil {
 		return nil, err
 	}
 	var resp *pb.WatchResponse
-	err := w.await(ctx, what, func() bool {
+	err := w.await(ctx, "the watcher's creation", func() bool {
 		if len(w.control) == 0 {
 			return false
 		}
@@ -186,15 +199,10 @@ func (w *watchStream) ask(ctx context.Context, what string, req *pb.WatchRequest
 	return resp, err
 }
 
-func (w *watchStream) create(ctx context.Context, r *pb.WatchCreateRequest) (proto.Message, error) {
-	return w.ask(ctx, "the watcher's creation", &pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: r}})
-}
-
 // cancel is answered by what the server said before it heard of it, if it had
 // ended the watcher itself.
 func (w *watchStream) cancel(ctx context.Context, r *pb.WatchCancelRequest) (proto.Message, error) {
-	req := &pb.WatchRequest{RequestUnion: &pb.WatchRequest_CancelRequest{CancelRequest: r}}
-	if err := w.stream.Send(req); err != nil {
+	if err := w.send(r); err != nil {
 		return nil, err
 	}
 	var resp *pb.WatchResponse
@@ -209,8 +217,7 @@ func (w *watchStream) cancel(ctx context.Context, r *pb.WatchCancelRequest) (pro
 
 // askProgress asks how far the whole stream is, and waits for the answer.
 func (w *watchStream) askProgress(ctx context.Context) (proto.Message, error) {
-	req := &pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}}
-	if err := w.stream.Send(req); err != nil {
+	if err := w.send(&pb.WatchProgressRequest{}); err != nil {
 		return nil, err
 	}
 	var resp *pb.WatchResponse
