@@ -59,6 +59,7 @@ func TestContentionDifferential(t *testing.T) {
 		seen[i] += s.refusals(t)
 	}
 	require.Equal(t, seen[0], seen[1])
+	requireCompared(t, reference.called)
 	t.Log(seen[1])
 }
 

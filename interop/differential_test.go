@@ -6,46 +6,55 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 )
 
 var (
-	diffRequests = flag.Int("diff.requests", 3000, "`requests` of the differential test")
+	diffRequests = flag.Int("diff.requests", 2500, "`requests` of the differential test; 20000 for the full one")
 	diffSeed     = flag.Uint64("diff.seed", 1, "`seed` of the differential test; 0 for one of the clock")
 )
 
 const (
 	flushEvery     = 200 // requests between two comparisons of the whole state and of all watchers
 	requestTimeout = 10 * time.Second
-	shownHistory   = 5 // requests before the failing one that a report shows
+	shownHistory   = 5     // requests before the failing one that a report shows
+	fullRequests   = 20000 // from here on, each of the reasons must have been needed
 )
 
-// TestDifferential puts the same generated requests to a fresh etcd and a fresh
+// TestDifferential puts the same generated requests of several users, about
+// keys, leases, watchers and the users themselves, to a fresh etcd and a fresh
 // Latchkey, one after the other. Every answer must be equal: contents,
-// revisions, errors. From time to time the whole state and the events of all
-// watchers are compared as well.
+// revisions, errors; but for the few reasons of the table. From time to time
+// the whole state and the events of all watchers are compared as well.
 func TestDifferential(t *testing.T) {
 	seed := *diffSeed
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("go test -run %s -diff.seed %d -diff.requests %d", t.Name(), seed, *diffRequests)
-	reference, subject := startBoth(t, 1)
-	d := newDifference(t, seed, reference, subject)
+	reference, subject := startBoth(t, 1, "--bcrypt-cost=4")
+	d := newDifference(seed, reference, subject)
 	for n := range *diffRequests {
 		if n%flushEvery == flushEvery-1 {
 			d.flush(t)
 		}
-		d.step(t, d.admit(d.gen.request()))
+		user, req := d.gen.user(), d.admit(d.gen.request())
+		if user != "root" {
+			upright(req)
+		}
+		d.step(t, user, req)
 	}
 	d.flush(t)
 	d.requireEnough(t)
+	requireCompared(t, reference.called)
 }
 
 // admit keeps the number of watchers in bounds, and turns some creations into
@@ -68,164 +77,202 @@ func (d *difference) admit(req proto.Message) proto.Message {
 // difference is one run of the differential test.
 type difference struct {
 	gen       *generator
-	sides     [2]*diffSide                     // the reference, the subject
-	watchers  map[int64]*pb.WatchCreateRequest // the live ones
-	history   []proto.Message
+	sides     [2]*side // the reference, the subject
+	streams   map[string]*watchPair
+	watchers  map[int64]*liveWatcher
+	tokens    map[string][2]string // of each user who has ever had one, on each side
+	compacted map[int64]bool       // the revisions that history was compacted at
+	masks     masks
+	history   []string
+	tally
+
+	compacting  bool // the last compaction may be under way
+	authChanged bool // users or roles, since all watchers were compared
+}
+
+// tally is what a run has met.
+type tally struct {
 	succeeded map[string]int // answers without error by kind of request
-	failed    map[string]int // by error text
+	failed    map[string]int // by request and error text
+	spent     map[string]time.Duration
+	flushes   int
 	events    int
-	canceled  int
+	fragments int
+	progress  int
+	overrun   int
+	ended     int // watchers by a change of rights
+	denied    int
 }
 
-// diffSide is a side with its streams.
-type diffSide struct {
-	*side
-	keepAlive pb.Lease_LeaseKeepAliveClient
-	watch     *watchStream
+// watchPair is one user's stream on each side.
+type watchPair struct {
+	user    string
+	token   [2]string
+	sides   [2]*watchStream
+	behind  bool           // a watcher may be reading the past
+	overrun map[int64]bool // watchers that a compaction ended, and that were not cancelled
 }
 
-func newDifference(t *testing.T, seed uint64, sides ...*side) *difference {
-	ctx := t.Context()
-	d := &difference{
+// liveWatcher is a watcher that was created on both sides.
+type liveWatcher struct {
+	*pb.WatchCreateRequest
+	pair *watchPair
+}
+
+func newDifference(seed uint64, reference, subject *side) *difference {
+	return &difference{
 		gen:       newGenerator(seed),
-		watchers:  make(map[int64]*pb.WatchCreateRequest),
-		succeeded: make(map[string]int),
-		failed:    make(map[string]int),
+		sides:     [2]*side{reference, subject},
+		streams:   make(map[string]*watchPair),
+		watchers:  make(map[int64]*liveWatcher),
+		tokens:    make(map[string][2]string),
+		compacted: make(map[int64]bool),
+		masks:     make(masks),
+		tally: tally{
+			succeeded: make(map[string]int), failed: make(map[string]int), spent: make(map[string]time.Duration),
+		},
 	}
-	for i, s := range sides {
-		ka, err := s.lease.LeaseKeepAlive(ctx)
-		require.NoError(t, err)
-		d.sides[i] = &diffSide{side: s, keepAlive: ka, watch: openWatchStream(t, ctx, s.watch)}
-	}
-	return d
 }
 
-// step sends one request to both sides and compares.
-func (d *difference) step(t *testing.T, req proto.Message) {
+// step sends one request to both sides and compares. It returns the
+// reference's answer.
+func (d *difference) step(t *testing.T, user string, req proto.Message) answer {
 	t.Helper()
-	if _, compaction := req.(*pb.CompactionRequest); compaction {
+	switch req.(type) {
+	case *pb.CompactionRequest:
 		// A compaction may overtake a watcher that is still reading the past,
 		// on one side and not on the other: let them all arrive first.
 		d.flush(t)
+	case *pb.HashKVRequest:
+		if d.compacting {
+			// If nothing can be read, etcd's hash is of all that it has not removed
+			// yet. This waits until it has, and changes nothing.
+			d.ask(t, "root", &pb.CompactionRequest{Revision: d.gen.compact, Physical: true})
+		}
+	case *pb.WatchCreateRequest, *pb.WatchCancelRequest, *pb.WatchProgressRequest:
+		return d.stepWatch(t, user, req)
 	}
-	d.history = append(d.history, req)
-	if len(d.history) > shownHistory {
-		d.history = d.history[1:]
+	return d.ask(t, user, req)
+}
+
+func (d *difference) ask(t *testing.T, user string, req proto.Message) answer {
+	t.Helper()
+	return d.compare(t, user, req, func(ctx context.Context, i int) (proto.Message, error) {
+		return d.sides[i].ask(d.as(ctx, user, i), req)
+	})
+}
+
+// as adds the user's token.
+func (d *difference) as(ctx context.Context, user string, i int) context.Context {
+	if user == forger {
+		return metadata.AppendToOutgoingContext(ctx, "token", "abcdefghijklmnop.1")
+	} else if token := d.tokens[user][i]; token != "" {
+		return metadata.AppendToOutgoingContext(ctx, "token", token)
 	}
+	return ctx
+}
+
+func (d *difference) compare(t *testing.T, user string, req proto.Message, ask func(context.Context, int) (proto.Message, error)) answer {
+	t.Helper()
+	d.history = append(d.history, fmt.Sprintf("%q: %T\n%s", user, req, indent(prototext.Format(req))))
+	d.history = d.history[max(0, len(d.history)-shownHistory-1):]
 	var got [2]answer
 	for i, s := range d.sides {
+		start := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), requestTimeout)
-		got[i] = newAnswer(s.do(ctx, req, d.watchers))
+		got[i] = newAnswer(ask(ctx, i))
 		cancel()
+		d.spent[fmt.Sprintf("%s %T", s.cluster.Kind, req)] += time.Since(start)
 	}
-	if diff := sameAnswer(req, got[0], got[1]); diff != "" {
+	if r, ok := req.(*pb.AuthenticateRequest); ok {
+		d.learnToken(t, r, got)
+	}
+	if r, ok := req.(*pb.HashKVRequest); ok && d.compacted[r.Revision] && got[0].message != nil {
+		d.masks.count(compactionHash, d.masks.same(req, got[0], got[1]) != "")
+		return got[0]
+	}
+	if diff := d.masks.same(req, got[0], got[1]); diff != "" {
 		for _, r := range d.history[:len(d.history)-1] {
-			t.Logf("before: %T\n%s", r, indent(prototext.Format(r)))
+			t.Logf("before: %s", r)
 		}
-		require.Fail(t, "the servers differ", "%s", diff)
+		require.Fail(t, "the servers differ", "user %q\n%s", user, diff)
 	}
-	d.learn(t, req, got[0])
+	d.learn(t, user, req, got)
+	return got[0]
+}
+
+// learnToken takes tokens out of the answers and keeps them: each server makes
+// its own.
+func (d *difference) learnToken(t *testing.T, r *pb.AuthenticateRequest, got [2]answer) {
+	t.Helper()
+	var tokens [2]string
+	for i := range got {
+		if m, ok := got[i].message.(*pb.AuthenticateResponse); ok {
+			require.Regexp(t, `^[a-zA-Z]{16}\.[0-9]+$`, m.Token)
+			tokens[i], m.Token = m.Token, ""
+		}
+	}
+	if tokens[0] != "" && tokens[1] != "" {
+		d.masks.count(ownToken, tokens[0] != tokens[1])
+		d.tokens[r.Name] = tokens
+	}
 }
 
 // learn follows what the next requests depend on.
-func (d *difference) learn(t *testing.T, req proto.Message, a answer) {
+func (d *difference) learn(t *testing.T, user string, req proto.Message, got [2]answer) {
 	t.Helper()
+	a := got[0]
 	if a.message == nil {
-		d.failed[a.text]++
+		d.failed[fmt.Sprintf("%T: %s", req, a.text)]++
+		if strings.Contains(a.text, "denied") {
+			d.denied++
+		}
 		return
 	}
 	d.succeeded[fmt.Sprintf("%T", req)]++
 	switch req := req.(type) {
 	case *pb.CompactionRequest:
 		d.gen.compact = req.Revision
-	case *pb.WatchCreateRequest:
-		switch resp := a.message.(*pb.WatchResponse); {
-		case resp.Canceled:
-			d.failed[resp.CancelReason]++
-		case req.StartRevision > 0 && req.StartRevision < d.gen.compact:
-			d.requireOverrun(t, req.WatchId)
-		default:
-			d.watchers[req.WatchId] = req
-		}
-	case *pb.WatchCancelRequest:
-		if d.watchers[req.WatchId] != nil {
-			delete(d.watchers, req.WatchId)
-			d.compareCancelled(t, req.WatchId)
+		d.compacted[req.Revision] = true
+		d.compacting = !req.Physical
+	case *pb.LeaseGrantRequest:
+		if req.ID == 0 {
+			revoke := &pb.LeaseRevokeRequest{}
+			d.compare(t, user, revoke, func(ctx context.Context, i int) (proto.Message, error) {
+				return d.sides[i].ask(d.as(ctx, user, i), &pb.LeaseRevokeRequest{ID: got[i].message.(*pb.LeaseGrantResponse).ID})
+			})
 		}
 	}
+	d.authChanged = d.authChanged || changesRights(req)
 	if h, ok := a.message.(headed); ok {
 		d.gen.revision = max(d.gen.revision, h.GetHeader().GetRevision())
 	}
-}
-
-// do sends the request and returns the answer. Cancelling an unknown watcher
-// has none: the request stands in for it.
-func (s *diffSide) do(ctx context.Context, req proto.Message, watchers map[int64]*pb.WatchCreateRequest) (proto.Message, error) {
-	switch r := req.(type) {
-	case *pb.RangeRequest:
-		return s.kv.Range(ctx, r)
-	case streamRange:
-		return collectRange(ctx, s.kv, r.RangeRequest)
-	case *pb.PutRequest:
-		return s.kv.Put(ctx, r)
-	case *pb.DeleteRangeRequest:
-		return s.kv.DeleteRange(ctx, r)
-	case *pb.TxnRequest:
-		return s.kv.Txn(ctx, r)
-	case *pb.CompactionRequest:
-		return s.kv.Compact(ctx, r)
-	case *pb.LeaseGrantRequest:
-		return s.lease.LeaseGrant(ctx, r)
-	case *pb.LeaseRevokeRequest:
-		return s.lease.LeaseRevoke(ctx, r)
-	case *pb.LeaseTimeToLiveRequest:
-		return s.lease.LeaseTimeToLive(ctx, r)
-	case *pb.LeaseLeasesRequest:
-		return s.lease.LeaseLeases(ctx, r)
-	case *pb.LeaseKeepAliveRequest:
-		if err := s.keepAlive.Send(r); err != nil {
-			return nil, err
-		}
-		return s.keepAlive.Recv()
-	case *pb.WatchCreateRequest:
-		return s.watch.create(ctx, r)
-	case *pb.WatchCancelRequest:
-		if watchers[r.WatchId] == nil {
-			return r, nil
-		}
-		return s.watch.cancel(ctx, r)
-	}
-	return nil, fmt.Errorf("no such request: %T", req)
-}
-
-// streamRange is a range that is to be read as a stream.
-type streamRange struct{ *pb.RangeRequest }
-
-// collectRange puts the chunks of a stream together: the result is the answer
-// that Range would have given.
-func collectRange(ctx context.Context, client pb.KVClient, r *pb.RangeRequest) (*pb.RangeResponse, error) {
-	stream, err := client.RangeStream(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	out := &pb.RangeResponse{}
-	for chunk := range receive(stream.Recv, &err) {
-		proto.Merge(out, chunk.RangeResponse)
-	}
-	return out, err
 }
 
 // requireEnough fails a run that was too quiet to prove anything.
 func (d *difference) requireEnough(t *testing.T) {
 	t.Helper()
 	t.Logf("succeeded: %v", d.succeeded)
-	t.Logf("failed: %v", d.failed)
-	t.Logf("revision %d, compacted to %d, %d events, %d watchers cancelled by compaction",
-		d.gen.revision, d.gen.compact, d.events, d.canceled)
-	require.GreaterOrEqual(t, len(d.succeeded), 13, "kinds of request that succeeded")
+	for _, text := range slices.Sorted(maps.Keys(d.failed)) {
+		t.Logf("failed: %5d %s", d.failed[text], text)
+	}
+	slow := slices.SortedFunc(maps.Keys(d.spent), func(a, b string) int { return int(d.spent[b] - d.spent[a]) })
+	for _, kind := range slow[:min(10, len(slow))] {
+		t.Logf("%6.1f s in %s", d.spent[kind].Seconds(), kind)
+	}
+	t.Logf("revision %d, compacted to %d, %d flushes, %d events, %d responses in fragments, %d answers about progress, "+
+		"watchers ended by compaction %d, by rights %d; %d requests refused to their user",
+		d.gen.revision, d.gen.compact, d.flushes, d.events, d.fragments, d.progress, d.overrun, d.ended, d.denied)
 	if *diffRequests >= 1000 {
-		require.GreaterOrEqual(t, len(d.failed), 6, "kinds of error")
-		require.Positive(t, d.canceled, "watchers cancelled by compaction")
+		require.GreaterOrEqual(t, len(d.succeeded), 35, "kinds of request that succeeded")
+		require.GreaterOrEqual(t, len(d.failed), 60, "kinds of error")
+		require.Positive(t, d.overrun, "watchers ended by compaction")
+		require.Positive(t, d.fragments, "responses in fragments")
+		require.Positive(t, d.progress, "answers about progress")
 		require.Greater(t, d.events, *diffRequests/2, "events")
+		require.Greater(t, d.denied, *diffRequests/60, "requests that were refused to their user")
+	}
+	if *diffRequests >= fullRequests {
+		d.masks.requireAll(t)
 	}
 }

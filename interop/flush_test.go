@@ -1,6 +1,7 @@
 package interop_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -13,73 +14,139 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
+const (
+	largeEvery = 12       // flushes between two whose values are so large that events come in fragments
+	largeValue = 60 << 10 // bytes; all keys fit into a request, but not a change of all of them into a response
+	userlessIn = 40       // rounds in 100 in which nobody needs to be a user
+)
+
 // flush compares everything that is not an answer: it writes and then deletes
 // every key of the universe, waits until each watcher has seen its part of
-// that, and compares all events since the last flush. Then it reads the whole
-// state.
+// that, and compares all events since the last flush. Before, it reads the
+// whole state, as root.
 func (d *difference) flush(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), requestTimeout)
-	defer cancel()
-	d.compareState(t, ctx)
+	d.flushes++
+	for _, req := range rescue() {
+		d.step(t, "root", req)
+	}
+	for i, user := range someUsers { // so that most have rights, and tokens
+		d.step(t, "root", &pb.AuthUserGrantRoleRequest{User: user, Role: someRoles[i]})
+		for _, password := range somePasswords {
+			d.step(t, "", &pb.AuthenticateRequest{Name: user, Password: password})
+		}
+	}
+	d.compareState(t)
+	d.compareEvents(t, d.putAll(t, []byte("flush")), pb.WatchCreateRequest_NOPUT)
+	if d.flushes%largeEvery == 0 {
+		d.compareFragments(t)
+	}
+	deletion := &pb.DeleteRangeRequest{Key: []byte{0}, RangeEnd: []byte{0}, PrevKv: true}
+	d.must(t, deletion)
+	d.compareEvents(t, d.gen.revision, pb.WatchCreateRequest_NODELETE)
+	d.authChanged = false
+	for _, user := range slices.Sorted(maps.Keys(d.streams)) {
+		p := d.streams[user]
+		p.behind = false
+		d.compareProgress(t, p)
+		for i, s := range p.sides {
+			s.mu.Lock()
+			require.Empty(t, s.progress, "side %d", i)
+			s.mu.Unlock()
+		}
+	}
+	if d.gen.percent(userlessIn) {
+		d.must(t, &pb.AuthDisableRequest{})
+	}
+}
 
+// must sends a request as root that must succeed and be answered alike.
+func (d *difference) must(t *testing.T, req proto.Message) proto.Message {
+	t.Helper()
+	a := d.step(t, "root", req)
+	require.NotNil(t, a.message, "%v", a)
+	return a.message
+}
+
+// putAll writes all keys, and returns the revision.
+func (d *difference) putAll(t *testing.T, value []byte) int64 {
+	t.Helper()
 	put := &pb.TxnRequest{}
 	for i := range universeKeys {
 		put.Success = append(put.Success, &pb.RequestOp{Request: &pb.RequestOp_RequestPut{
-			RequestPut: &pb.PutRequest{Key: []byte(universeKey(i)), Value: []byte("flush")}}})
+			RequestPut: &pb.PutRequest{Key: []byte(universeKey(i)), Value: value}}})
 	}
-	puts := d.both(t, ctx, put).(*pb.TxnResponse).Header.Revision
-	deletion := &pb.DeleteRangeRequest{Key: []byte{0}, RangeEnd: []byte{0}, PrevKv: true}
-	deletes := d.both(t, ctx, deletion).(*pb.DeleteRangeResponse).Header.Revision
-	d.gen.revision = deletes
-
-	for _, id := range slices.Sorted(maps.Keys(d.watchers)) {
-		last := deletes
-		if slices.Contains(d.watchers[id].Filters, pb.WatchCreateRequest_NODELETE) {
-			last = puts
-		}
-		var events [2][]*mvccpb.Event
-		for i, s := range d.sides {
-			require.NoError(t, s.watch.reached(ctx, id, last), "%s: watcher %v", s.cluster.Kind, d.watchers[id])
-			events[i] = s.watch.takeEvents(id)
-		}
-		d.forgetCompacted(events[0], events[1])
-		requireSameEvents(t, d.watchers[id], events[0], events[1])
-		d.events += len(events[0])
-	}
+	return d.must(t, put).(*pb.TxnResponse).Header.Revision
 }
 
-// both sends a request that must succeed and be answered alike.
-func (d *difference) both(t *testing.T, ctx context.Context, req proto.Message) proto.Message {
+// compareState reads all keys, all leases and what is attached to each, and
+// all users and roles.
+func (d *difference) compareState(t *testing.T) {
 	t.Helper()
-	var got [2]answer
-	for i, s := range d.sides {
-		got[i] = newAnswer(s.do(ctx, req, d.watchers))
-		require.NotNil(t, got[i].message, "%s: %v", s.cluster.Kind, got[i])
-	}
-	if diff := sameAnswer(req, got[0], got[1]); diff != "" {
-		require.Fail(t, "the servers differ", "%s", diff)
-	}
-	return got[0].message
-}
-
-// compareState reads all keys, all leases and what is attached to each.
-func (d *difference) compareState(t *testing.T, ctx context.Context) {
-	t.Helper()
-	d.both(t, ctx, &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}})
-	leases := d.both(t, ctx, &pb.LeaseLeasesRequest{}).(*pb.LeaseLeasesResponse)
+	d.must(t, &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}})
+	leases := d.must(t, &pb.LeaseLeasesRequest{}).(*pb.LeaseLeasesResponse)
 	for _, l := range leases.Leases {
-		d.both(t, ctx, &pb.LeaseTimeToLiveRequest{ID: l.ID, Keys: true})
+		d.must(t, &pb.LeaseTimeToLiveRequest{ID: l.ID, Keys: true})
+	}
+	users := d.must(t, &pb.AuthUserListRequest{}).(*pb.AuthUserListResponse)
+	for _, name := range users.Users {
+		d.must(t, &pb.AuthUserGetRequest{Name: name})
+	}
+	roles := d.must(t, &pb.AuthRoleListRequest{}).(*pb.AuthRoleListResponse)
+	for _, name := range roles.Roles {
+		if name != "root" {
+			d.must(t, &pb.AuthRoleGetRequest{Role: name})
+		}
 	}
 }
 
-// forgetCompacted takes away previous values that the subject knows and the
-// reference does not, of events at or before the last compaction: what was
-// before them is compacted, so they may be given, but need not.
-func (d *difference) forgetCompacted(reference, subject []*mvccpb.Event) {
-	for i := range min(len(reference), len(subject)) {
-		if reference[i].PrevKv == nil && reference[i].Kv.ModRevision <= d.gen.compact {
-			subject[i].PrevKv = nil
+// compareEvents waits until all watchers but those that do not want it have
+// seen the revision, and compares what they saw.
+func (d *difference) compareEvents(t *testing.T, revision int64, unwanted pb.WatchCreateRequest_FilterType) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), requestTimeout)
+	defer cancel()
+	for _, id := range slices.Sorted(maps.Keys(d.watchers)) {
+		w := d.watchers[id]
+		if slices.Contains(w.Filters, unwanted) || w.StartRevision > revision {
+			continue
+		}
+		why, err := w.pair.sides[1].reached(ctx, id, revision)
+		require.NoError(t, err, "subject: watcher %v", w)
+		if why != nil {
+			d.cancel(t, id)
+			continue
+		}
+		_, err = w.pair.sides[0].reached(ctx, id, revision)
+		require.NoError(t, err, "reference: watcher %v", w)
+		a, b := w.pair.sides[0].takeEvents(id), w.pair.sides[1].takeEvents(id)
+		d.forgetCompacted(a, b)
+		requireSameEvents(t, w.WatchCreateRequest, a, b)
+		d.events += len(a)
+	}
+}
+
+// compareFragments writes so much at once that events with their previous
+// values do not fit into a response, and compares how they are divided.
+func (d *difference) compareFragments(t *testing.T) {
+	t.Helper()
+	value := bytes.Repeat([]byte("x"), largeValue)
+	for _, fragment := range []bool{true, false} {
+		d.gen.watchers++
+		d.create(t, "root", &pb.WatchCreateRequest{WatchId: d.gen.watchers, Key: []byte("\x00"), RangeEnd: []byte{0}, PrevKv: true, Fragment: fragment})
+	}
+	d.compareEvents(t, d.putAll(t, value), pb.WatchCreateRequest_NOPUT)
+	for id, w := range d.watchers {
+		for _, s := range w.pair.sides {
+			s.takeLayout(id)
+		}
+	}
+	d.compareEvents(t, d.putAll(t, value), pb.WatchCreateRequest_NOPUT)
+	for id, w := range d.watchers {
+		a, b := w.pair.sides[0].takeLayout(id), w.pair.sides[1].takeLayout(id)
+		require.Equal(t, a, b, "responses of watcher %v", w)
+		if len(a) > 1 {
+			d.fragments++
 		}
 	}
 }
@@ -99,40 +166,4 @@ func requireSameEvents(t *testing.T, watcher *pb.WatchCreateRequest, reference, 
 		require.Fail(t, "the watches differ", "watcher %v, event %d of %d and %d\nreference: %s\nsubject: %s",
 			watcher, i, len(reference), len(subject), at(reference), at(subject))
 	}
-}
-
-// compareCancelled compares what a watcher had seen when it was cancelled: how
-// far that is depends on timing, but what was sent must be the same. Not so the
-// previous values: etcd forgets at once that a cancelled watcher wants them, and
-// sends its last events without.
-func (d *difference) compareCancelled(t *testing.T, id int64) {
-	t.Helper()
-	a, b := d.sides[0].watch.takeEvents(id), d.sides[1].watch.takeEvents(id)
-	n := min(len(a), len(b))
-	for _, events := range [][]*mvccpb.Event{a, b} {
-		for _, ev := range events {
-			ev.PrevKv = nil
-		}
-	}
-	requireSameEvents(t, &pb.WatchCreateRequest{WatchId: id}, a[:n], b[:n])
-	d.events += n
-}
-
-// requireOverrun waits for the end of a watcher that asked for what is
-// compacted, and compares how both sides say it.
-func (d *difference) requireOverrun(t *testing.T, id int64) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), requestTimeout)
-	defer cancel()
-	var got [2]answer
-	for i, s := range d.sides {
-		resp, err := s.watch.takeOverrun(ctx, id)
-		require.NoError(t, err, s.cluster.Kind)
-		require.Empty(t, s.watch.takeEvents(id), "events before the cancellation")
-		got[i] = newAnswer(resp, nil)
-	}
-	if diff := sameAnswer(&pb.WatchCreateRequest{WatchId: id}, got[0], got[1]); diff != "" {
-		require.Fail(t, "the servers differ", "%s", diff)
-	}
-	d.canceled++
 }

@@ -24,13 +24,14 @@ const (
 // revisions near the interesting ones.
 type generator struct {
 	rng      *rand.Rand
-	revision int64 // the store's, after the last answer
-	compact  int64 // the last compaction; 0 for none
-	watchers int64 // made so far
+	revision int64          // the store's, after the last answer
+	compact  int64          // the last compaction; 0 for none
+	watchers int64          // made so far
+	grants   map[string]int // of each role, asked for since it was to be deleted
 }
 
 func newGenerator(seed uint64) *generator {
-	return &generator{rng: rand.New(rand.NewPCG(seed, 0x6c61746368)), revision: 1}
+	return &generator{rng: rand.New(rand.NewPCG(seed, 0x6c61746368)), revision: 1, grants: make(map[string]int)}
 }
 
 // percent is true p times in 100.
@@ -109,6 +110,7 @@ func (g *generator) value() []byte {
 	return fmt.Appendf(nil, "v%d", g.rng.IntN(6))
 }
 
+// leaseID is one of a few; granting a lease without one lets the server choose.
 func (g *generator) leaseID() int64 { return 100 + g.rng.Int64N(leaseIDs) }
 
 func (g *generator) rangeRequest() *pb.RangeRequest {
@@ -258,30 +260,57 @@ func (g *generator) operations(depth int) []*pb.RequestOp {
 // with more of what is rare and intricate.
 func (g *generator) request() proto.Message {
 	switch p := g.rng.IntN(100); {
-	case p < 21:
+	case p < 17:
 		return g.rangeRequest()
-	case p < 24:
+	case p < 20:
 		return streamRange{g.streamRequest()}
-	case p < 50:
+	case p < 40:
 		return g.putRequest()
-	case p < 58:
+	case p < 46:
 		return g.deleteRequest()
-	case p < 80:
+	case p < 65:
 		return g.txnRequest(0)
-	case p < 84:
-		return &pb.LeaseGrantRequest{ID: g.leaseID(), TTL: longLease + g.rng.Int64N(100)}
-	case p < 87:
-		return &pb.LeaseRevokeRequest{ID: g.leaseID()}
-	case p < 90:
-		return &pb.LeaseTimeToLiveRequest{ID: g.leaseID(), Keys: g.percent(70)}
-	case p < 91:
-		return &pb.LeaseLeasesRequest{}
-	case p < 94:
-		return &pb.LeaseKeepAliveRequest{ID: g.leaseID()}
-	case p < 95:
+	case p < 76:
+		return g.leaseRequest()
+	case p < 77:
 		return &pb.CompactionRequest{Revision: g.compactRevision(), Physical: g.percent(50)}
-	case p < 97:
+	case p < 83:
+		return g.watching()
+	case p < 85:
+		return g.login()
+	case p < 98:
+		return g.administration()
+	default:
+		return g.upkeep()
+	}
+}
+
+func (g *generator) leaseRequest() proto.Message {
+	id := g.leaseID()
+	switch g.rng.IntN(11) {
+	case 0, 1, 2:
+		return &pb.LeaseGrantRequest{ID: id, TTL: longLease + g.rng.Int64N(100)}
+	case 3:
+		// One whose id the server chooses is revoked at once, so it may be short.
+		return one[proto.Message](g, &pb.LeaseGrantRequest{TTL: longLease}, &pb.LeaseGrantRequest{}, &pb.LeaseGrantRequest{TTL: -1},
+			&pb.LeaseGrantRequest{ID: id, TTL: 1 << 40}, &pb.LeaseGrantRequest{ID: -id, TTL: longLease})
+	case 4, 5:
+		return &pb.LeaseRevokeRequest{ID: id}
+	case 6, 7:
+		return &pb.LeaseTimeToLiveRequest{ID: id, Keys: g.percent(70)}
+	case 8:
+		return &pb.LeaseLeasesRequest{}
+	default:
+		return &pb.LeaseKeepAliveRequest{ID: id}
+	}
+}
+
+func (g *generator) watching() proto.Message {
+	switch p := g.rng.IntN(100); {
+	case p < 35:
 		return &pb.WatchCancelRequest{WatchId: g.oldWatcher()}
+	case p < 42:
+		return &pb.WatchProgressRequest{}
 	default:
 		return g.watchRequest()
 	}
@@ -308,7 +337,7 @@ func (g *generator) oldWatcher() int64 { return max(g.watchers-g.rng.Int64N(maxW
 // that it had still queued for the old one to the new one. The id of a live one
 // is taken now and then, and refused.
 func (g *generator) watchRequest() *pb.WatchCreateRequest {
-	r := &pb.WatchCreateRequest{PrevKv: g.percent(50)}
+	r := &pb.WatchCreateRequest{PrevKv: g.percent(50), Fragment: g.percent(40), ProgressNotify: g.percent(20)}
 	g.watchers++
 	r.WatchId = g.watchers
 	r.Key, r.RangeEnd = g.span()

@@ -36,6 +36,7 @@ type side struct {
 	watch   pb.WatchClient
 	maint   pb.MaintenanceClient
 	members pb.ClusterClient
+	called  *calledMethods
 }
 
 func testContext(t *testing.T) context.Context {
@@ -58,7 +59,9 @@ func startSide(t *testing.T, kind string, members int, flags ...string) *side {
 func connect(t *testing.T, c *harness.Cluster) *side {
 	t.Helper()
 	const most = 64 << 20
+	called := &calledMethods{methods: make(map[string]bool)}
 	conn, err := grpc.NewClient("passthrough:///"+strings.TrimPrefix(c.Members[0].ClientURL, "http://"),
+		grpc.WithUnaryInterceptor(called.unary), grpc.WithStreamInterceptor(called.stream),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(most), grpc.MaxCallRecvMsgSize(most)))
 	require.NoError(t, err)
@@ -71,6 +74,7 @@ func connect(t *testing.T, c *harness.Cluster) *side {
 		watch:   pb.NewWatchClient(conn),
 		maint:   pb.NewMaintenanceClient(conn),
 		members: pb.NewClusterClient(conn),
+		called:  called,
 	}
 }
 

@@ -140,6 +140,7 @@ func TestMaintenanceDifferential(t *testing.T) {
 			both(fmt.Sprintf("status after downgrade %d: %v", i, r), writes["status"])
 		}
 	}
+	requireCompared(t, reference.called)
 }
 
 // TestHashKVEqualsEtcds: the same history has the same hash on both, at every

@@ -36,7 +36,8 @@ type changer struct {
 func newChanger(t *testing.T, s *side) *changer {
 	c := &changer{t: t, ctx: testContext(t), names: make(map[uint64]string)}
 	for _, u := range s.cluster.Endpoints() {
-		conn, err := grpc.NewClient("passthrough:///"+strings.TrimPrefix(u, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+		conn, err := grpc.NewClient("passthrough:///"+strings.TrimPrefix(u, "http://"),
+			grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUnaryInterceptor(s.called.unary))
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = conn.Close() })
 		c.conns = append(c.conns, conn)
@@ -179,6 +180,7 @@ func TestMembershipMatches(t *testing.T) {
 	got := newChanger(t, subject).run()
 	require.Equal(t, strings.Join(want, "\n"), strings.Join(got, "\n"))
 	require.Greater(t, len(want), 30)
+	requireCompared(t, reference.called)
 }
 
 // TestEtcdctlGrowsACluster adds members with the stock etcdctl, starts them with
