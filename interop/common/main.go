@@ -66,7 +66,7 @@ func (o options) main(ctx context.Context) error {
 	if _, err := output(ctx, here, "go", "test", "-c", "-tags", "e2e", "-o", suite, suitePackage); err != nil {
 		return err
 	}
-	fixtures, err := output(ctx, here, "go", "list", "-m", "-f", "{{.Dir}}", suiteModule)
+	module, err := output(ctx, here, "go", "list", "-m", "-f", "{{.Dir}}", suiteModule)
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func (o options) main(ctx context.Context) error {
 			return err
 		}
 		run := Run{
-			Suite: suite, Bin: bin, Certs: filepath.Join(fixtures, "fixtures"), Pattern: o.run,
+			Suite: suite, Bin: bin, Module: module, Pattern: o.run,
 			Timeout: o.timeout, Log: log, Server: server,
 		}
 		if results[server], err = run.Do(ctx); err != nil {

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -19,7 +20,7 @@ import (
 
 // Run is one run of the suite against one server.
 type Run struct {
-	Suite, Bin, Certs, Pattern, Log, Server string
+	Suite, Bin, Module, Pattern, Log, Server string
 	Timeout                                 time.Duration
 }
 
@@ -45,12 +46,13 @@ func (r Run) Do(ctx context.Context) (Results, error) {
 	defer log.Close()
 	args := []string{
 		"tool", "test2json", "-t", r.Suite, "-test.v=test2json", "-test.timeout=" + r.Timeout.String(),
-		"-bin-dir=" + r.Bin, "-cert-dir=" + r.Certs,
+		"-bin-dir=" + r.Bin, "-cert-dir=" + filepath.Join(r.Module, "fixtures"),
 	}
 	if r.Pattern != "" {
 		args = append(args, "-test.run="+r.Pattern)
 	}
 	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = filepath.Join(r.Module, "common") // some tests look for ../fixtures
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
