@@ -21,7 +21,7 @@ import (
 // Run is one run of the suite against one server.
 type Run struct {
 	Suite, Bin, Module, Pattern, Log, Server string
-	Timeout                                 time.Duration
+	Timeout                                  time.Duration
 }
 
 // Outcomes of a test, as test2json names them.
