@@ -215,7 +215,7 @@ func TestTokenFields(t *testing.T) {
 	require.Equal(t, "3 etcdserver: user name is empty", call(kvService+"Range", get("a")))
 	require.Equal(t, "3 etcdserver: authentication failed, invalid user ID or password",
 		call(authService+"Authenticate", &pb.AuthenticateRequest{Name: "u", Password: "wrong"}))
-	// Rust's client shows no token with these; etcd has wanted one since 3.7.
+	// Rust's client shows no token with these; etcd 3.7 wants one, too.
 	require.Equal(t, "3 etcdserver: user name is empty", call(clusterService+"MemberList", &pb.MemberListRequest{}))
 	require.Equal(t, "3 etcdserver: user name is empty", call(leaseService+"LeaseGrant", &pb.LeaseGrantRequest{ID: 9, TTL: 600}))
 	require.Equal(t, "0 ", call("/grpc.health.v1.Health/Check", &pb.StatusRequest{}))
