@@ -138,7 +138,9 @@ func upright(req proto.Message) {
 	case streamRange:
 		turn(&r.Key, &r.RangeEnd)
 	case *pb.WatchCreateRequest:
-		turn(&r.Key, &r.RangeEnd)
+		if inverted(r.Key, r.RangeEnd) { // turned round, it would have no key in it
+			r.Key, r.RangeEnd = []byte(universeKey(0)), nil
+		}
 	case *pb.TxnRequest:
 		for _, c := range r.Compare {
 			turn(&c.Key, &c.RangeEnd)

@@ -28,8 +28,7 @@ const (
 	tieCut          reason = "which of such keys a limit cuts off"
 	keysOnlyLease   reason = "the lease of a key in an answer of keys only"
 	compactedPrev   reason = "a previous value that was compacted"
-	cancelledLast   reason = "how far a watcher is when it is cancelled"
-	cancelledPrev   reason = "previous values in the last events of a cancelled watcher"
+	cancelledLast   reason = "how far a watcher is when it is cancelled, and the last previous values"
 	emptyRange      reason = "the right to read a range that ends before it begins"
 	rightsTaken     reason = "a watcher that its owner may not have any more"
 	overrunCancel   reason = "cancelling a watcher that a compaction has ended"
@@ -51,8 +50,7 @@ var reasons = map[reason]string{
 	tieCut:          "the same: the fields that they are sorted by are compared",
 	keysOnlyLease:   "etcd 3.7 takes keys without values from its index, which does not know leases",
 	compactedPrev:   "what was before an event at or below the compaction may be given, but need not",
-	cancelledLast:   "how much of the past was read is a matter of time; what both have seen is compared",
-	cancelledPrev:   "etcd forgets at once that it wanted them",
+	cancelledLast:   "how much was read is a matter of time, and etcd forgets at once that it wanted the values; the rest is compared",
 	emptyRange:      "etcd's search goes astray by the shape of a tree, and denies; nothing is in the range",
 	rightsTaken:     "etcd lets it go on; ours ends it, with what etcd answers to a new watch of that range",
 	overrunCancel:   "etcd says a second time that it is cancelled; ours knows it no more",

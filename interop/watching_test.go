@@ -156,7 +156,7 @@ func (d *difference) forget(t *testing.T, id int64) {
 	n := min(len(a), len(b))
 	d.masks.count(cancelledLast, len(a) != len(b))
 	for i := range n {
-		d.masks.count(cancelledPrev, !proto.Equal(a[i].PrevKv, b[i].PrevKv))
+		d.masks.count(cancelledLast, !proto.Equal(a[i].PrevKv, b[i].PrevKv))
 		a[i].PrevKv, b[i].PrevKv = nil, nil
 	}
 	requireSameEvents(t, w.WatchCreateRequest, a[:n], b[:n])
@@ -216,6 +216,9 @@ func (d *difference) requireOverrun(t *testing.T, p *watchPair, id int64) {
 	}
 	p.overrun[id] = true
 	d.overrun++
+	if d.gen.percent(40) {
+		d.cancelUnknown(t, p, &pb.WatchCancelRequest{WatchId: id})
+	}
 }
 
 // forgetCompacted takes away previous values that the subject knows and the
