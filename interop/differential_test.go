@@ -109,7 +109,7 @@ type watchPair struct {
 	user    string
 	token   [2]string
 	sides   [2]*watchStream
-	behind  bool           // a watcher may be reading the past
+	behind  bool           // a watcher may be reading the past, or wait for the future
 	overrun map[int64]bool // watchers that a compaction ended, and that were not cancelled
 }
 

@@ -62,11 +62,16 @@ func (d *difference) flush(t *testing.T) {
 }
 
 // compareRare asks, while there are keys, what the generator does too seldom:
-// for many equal keys in order, and for ranges that end before they begin.
+// for many equal keys in order, for all that is left of history, and for ranges
+// that end before they begin.
 func (d *difference) compareRare(t *testing.T) {
 	t.Helper()
 	d.must(t, &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}, Limit: 9 * d.gen.rng.Int64N(2),
-		SortTarget: pb.RangeRequest_VALUE, SortOrder: pb.RangeRequest_SortOrder(d.gen.rng.IntN(3))})
+		SortTarget: one(d.gen, pb.RangeRequest_VERSION, pb.RangeRequest_CREATE), SortOrder: pb.RangeRequest_SortOrder(d.gen.rng.IntN(3))})
+	if d.gen.compact > 0 && d.gen.percent(20) { // the first event's previous value is gone
+		d.gen.watchers++
+		d.create(t, "root", &pb.WatchCreateRequest{WatchId: d.gen.watchers, Key: []byte{0}, RangeEnd: []byte{0}, PrevKv: true, StartRevision: d.gen.compact})
+	}
 	for range 6 {
 		r := &pb.RangeRequest{Key: []byte(universeKey(d.gen.rng.IntN(universeKeys))), RangeEnd: []byte(universeKey(d.gen.rng.IntN(universeKeys)))}
 		if !inverted(r.Key, r.RangeEnd) {

@@ -24,14 +24,13 @@ const (
 // revisions near the interesting ones.
 type generator struct {
 	rng      *rand.Rand
-	revision int64          // the store's, after the last answer
-	compact  int64          // the last compaction; 0 for none
-	watchers int64          // made so far
-	grants   map[string]int // of each role, asked for since it was to be deleted
+	revision int64 // the store's, after the last answer
+	compact  int64 // the last compaction; 0 for none
+	watchers int64 // made so far
 }
 
 func newGenerator(seed uint64) *generator {
-	return &generator{rng: rand.New(rand.NewPCG(seed, 0x6c61746368)), revision: 1, grants: make(map[string]int)}
+	return &generator{rng: rand.New(rand.NewPCG(seed, 0x6c61746368)), revision: 1}
 }
 
 // percent is true p times in 100.
