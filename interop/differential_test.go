@@ -18,7 +18,7 @@ import (
 )
 
 var (
-	diffRequests = flag.Int("diff.requests", 2500, "`requests` of the differential test; 20000 for the full one")
+	diffRequests = flag.Int("diff.requests", 4000, "`requests` of the differential test; 20000 for the full one")
 	diffSeed     = flag.Uint64("diff.seed", 1, "`seed` of the differential test; 0 for one of the clock")
 )
 
@@ -109,7 +109,7 @@ type watchPair struct {
 	user    string
 	token   [2]string
 	sides   [2]*watchStream
-	behind  bool           // a watcher may be reading the past
+	behind  bool           // a watcher may be reading the past, or wait for the future
 	overrun map[int64]bool // watchers that a compaction ended, and that were not cancelled
 }
 
@@ -273,6 +273,7 @@ func (d *difference) requireEnough(t *testing.T) {
 		require.Greater(t, d.denied, *diffRequests/60, "requests that were refused to their user")
 	}
 	if *diffRequests >= fullRequests {
+		d.awaitClock(t)
 		d.masks.requireAll(t)
 	}
 }

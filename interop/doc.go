@@ -7,7 +7,8 @@
 //   - commands: etcdctl against both, the same output;
 //   - bad input: what etcd refuses is refused with the same code and text, and
 //     changes nothing;
-//   - differential: generated requests to both, equal answers;
+//   - differential: generated requests of several users to both, equal answers
+//     but for a table of reasons; a list says which test compares which method;
 //   - locks: the recipes of this project, etcdctl lock and etcd's
 //     concurrency.Mutex exclude one another, on either server;
 //   - crash: members are killed under load, and what the clients saw must be
@@ -15,7 +16,7 @@
 //
 // Run "go test ./..." for the quick part. Flags make more of it:
 //
-//	go test -run Differential -diff.requests 200000 -diff.seed 7
+//	go test -run Differential -diff.requests 20000 -diff.seed 7
 //	go test -run Crash -crash.rounds 50
 //	go test -subject etcd ./...   # etcd in the place of Latchkey: tests the tests
 //

@@ -38,6 +38,7 @@ func (d *difference) flush(t *testing.T) {
 	}
 	d.compareState(t)
 	d.compareEvents(t, d.putAll(t, []byte("flush")), pb.WatchCreateRequest_NOPUT)
+	d.compareRare(t)
 	if d.flushes%largeEvery == 0 {
 		d.compareFragments(t)
 	}
@@ -57,6 +58,36 @@ func (d *difference) flush(t *testing.T) {
 	}
 	if d.gen.percent(userlessIn) {
 		d.must(t, &pb.AuthDisableRequest{})
+	}
+}
+
+// compareRare asks, while there are keys, what the generator does too seldom:
+// for many equal keys in order, for all that is left of history, and for ranges
+// that end before they begin.
+func (d *difference) compareRare(t *testing.T) {
+	t.Helper()
+	d.must(t, &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}, Limit: 9 * d.gen.rng.Int64N(2),
+		SortTarget: one(d.gen, pb.RangeRequest_VERSION, pb.RangeRequest_CREATE), SortOrder: pb.RangeRequest_SortOrder(d.gen.rng.IntN(3))})
+	if d.gen.compact > 0 && d.gen.percent(20) { // the first event's previous value is gone
+		d.gen.watchers++
+		d.create(t, "root", &pb.WatchCreateRequest{WatchId: d.gen.watchers, Key: []byte{0}, RangeEnd: []byte{0}, PrevKv: true, StartRevision: d.gen.compact})
+	}
+	for range 6 {
+		r := &pb.RangeRequest{Key: []byte(universeKey(d.gen.rng.IntN(universeKeys))), RangeEnd: []byte(universeKey(d.gen.rng.IntN(universeKeys)))}
+		if !inverted(r.Key, r.RangeEnd) {
+			r.Key, r.RangeEnd = r.RangeEnd, r.Key
+		}
+		d.step(t, one(d.gen, someUsers[1:]...), r)
+	}
+}
+
+// awaitClock asks for a lease until a second passes between the two servers'
+// answers.
+func (d *difference) awaitClock(t *testing.T) {
+	t.Helper()
+	d.step(t, "root", &pb.LeaseGrantRequest{ID: 100, TTL: longLease})
+	for asked := 0; d.masks[remainingTime] == 0 && asked < 20000; asked++ {
+		d.step(t, "root", &pb.LeaseTimeToLiveRequest{ID: 100})
 	}
 }
 

@@ -24,14 +24,13 @@ const (
 // revisions near the interesting ones.
 type generator struct {
 	rng      *rand.Rand
-	revision int64          // the store's, after the last answer
-	compact  int64          // the last compaction; 0 for none
-	watchers int64          // made so far
-	grants   map[string]int // of each role, asked for since it was to be deleted
+	revision int64 // the store's, after the last answer
+	compact  int64 // the last compaction; 0 for none
+	watchers int64 // made so far
 }
 
 func newGenerator(seed uint64) *generator {
-	return &generator{rng: rand.New(rand.NewPCG(seed, 0x6c61746368)), revision: 1, grants: make(map[string]int)}
+	return &generator{rng: rand.New(rand.NewPCG(seed, 0x6c61746368)), revision: 1}
 }
 
 // percent is true p times in 100.
@@ -264,19 +263,19 @@ func (g *generator) request() proto.Message {
 		return g.rangeRequest()
 	case p < 20:
 		return streamRange{g.streamRequest()}
-	case p < 40:
+	case p < 42:
 		return g.putRequest()
-	case p < 46:
+	case p < 48:
 		return g.deleteRequest()
-	case p < 65:
+	case p < 68:
 		return g.txnRequest(0)
-	case p < 76:
+	case p < 78:
 		return g.leaseRequest()
-	case p < 77:
+	case p < 79:
 		return &pb.CompactionRequest{Revision: g.compactRevision(), Physical: g.percent(50)}
-	case p < 83:
+	case p < 86:
 		return g.watching()
-	case p < 85:
+	case p < 88:
 		return g.login()
 	case p < 98:
 		return g.administration()
@@ -345,6 +344,8 @@ func (g *generator) watchRequest() *pb.WatchCreateRequest {
 	case g.percent(40):
 	case g.compact > 1 && g.percent(10):
 		r.StartRevision = max(g.compact-1-g.rng.Int64N(revisionSlack), 1)
+	case g.compact > 0 && g.percent(15):
+		r.StartRevision = g.compact // whose previous values are gone
 	case g.percent(95):
 		// From the compaction to two revisions ahead: a flush writes two, so
 		// every watcher sees something of it.

@@ -1,11 +1,14 @@
 package interop_test
 
 import (
+	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.etcd.io/etcd/api/v3/authpb"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
@@ -26,10 +29,10 @@ const (
 	leaseOrder      reason = "the order of leases that end about together"
 	tieOrder        reason = "the order of keys that are equal in what they are sorted by"
 	tieCut          reason = "which of such keys a limit cuts off"
+	permissionTies  reason = "the order of a role's permissions for one key"
 	keysOnlyLease   reason = "the lease of a key in an answer of keys only"
 	compactedPrev   reason = "a previous value that was compacted"
-	cancelledLast   reason = "how far a watcher is when it is cancelled"
-	cancelledPrev   reason = "previous values in the last events of a cancelled watcher"
+	cancelledLast   reason = "how far a watcher is when it is cancelled, and the last previous values"
 	emptyRange      reason = "the right to read a range that ends before it begins"
 	rightsTaken     reason = "a watcher that its owner may not have any more"
 	overrunCancel   reason = "cancelling a watcher that a compaction has ended"
@@ -49,10 +52,10 @@ var reasons = map[reason]string{
 	leaseOrder:      "etcd sorts by the remaining time, of which each server has its own",
 	tieOrder:        "etcd's sort is not stable, so neither order is right",
 	tieCut:          "the same: the fields that they are sorted by are compared",
+	permissionTies:  "etcd's sort keeps it only in roles of few; ours always does, as all members must agree",
 	keysOnlyLease:   "etcd 3.7 takes keys without values from its index, which does not know leases",
 	compactedPrev:   "what was before an event at or below the compaction may be given, but need not",
-	cancelledLast:   "how much of the past was read is a matter of time; what both have seen is compared",
-	cancelledPrev:   "etcd forgets at once that it wanted them",
+	cancelledLast:   "how much was read is a matter of time, and etcd forgets at once that it wanted the values; the rest is compared",
 	emptyRange:      "etcd's search goes astray by the shape of a tree, and denies; nothing is in the range",
 	rightsTaken:     "etcd lets it go on; ours ends it, with what etcd answers to a new watch of that range",
 	overrunCancel:   "etcd says a second time that it is cancelled; ours knows it no more",
@@ -129,6 +132,14 @@ func (m masks) maskOwn(a, b proto.Message) {
 		m.count(ownFile, a.DbSize != b.DbSize || a.RaftIndex != b.RaftIndex)
 		for _, r := range []*pb.StatusResponse{a, b} { // ours counts a term more or less
 			r.DbSize, r.DbSizeInUse, r.RaftIndex, r.RaftAppliedIndex, r.RaftTerm, r.Leader = 0, 0, 0, 0, 0, 0
+		}
+	case *pb.AuthRoleGetResponse:
+		b := b.(*pb.AuthRoleGetResponse)
+		m.count(permissionTies, !proto.Equal(a, b))
+		for _, r := range []*pb.AuthRoleGetResponse{a, b} {
+			slices.SortFunc(r.Perm, func(a, b *authpb.Permission) int {
+				return cmp.Or(bytes.Compare(a.Key, b.Key), bytes.Compare(a.RangeEnd, b.RangeEnd))
+			})
 		}
 	case *pb.HashResponse:
 		b := b.(*pb.HashResponse)

@@ -401,6 +401,30 @@ func TestProgressWaits(t *testing.T) {
 	require.Empty(t, w.hub.waiting)
 }
 
+// A report is on all that was published when it was asked for, so that who has been answered a write and then asks sees
+// that write behind him.
+func TestProgressIsOfTheRequest(t *testing.T) {
+	w := newWorld(0, smallLimits())
+	s := w.hub.NewStream()
+	defer s.Close()
+	_, _, err := s.Create(Request{Range: Range{Start: "a"}})
+	require.NoError(t, err)
+	w.hub.mu.Lock() // so that publishing leaves the rest to the dispatcher
+	w.apply(put("b", ""))
+	w.hub.mu.Unlock()
+	require.Equal(t, int64(1), w.hub.dispatched.Load())
+
+	var sink record
+	s.RequestProgress()
+	require.NoError(t, settle(s, &sink))
+	require.Empty(t, sink.responses)
+	w.hub.dispatchSome()
+	<-s.Ready()
+	require.NoError(t, settle(s, &sink))
+	require.Equal(t, []response{{id: AllWatchers, revision: 2}}, sink.take())
+	require.Empty(t, w.hub.waiting)
+}
+
 // Requests that need not wait have an answer each.
 func TestProgressAnswersEach(t *testing.T) {
 	w := newWorld(0, smallLimits())

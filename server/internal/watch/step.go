@@ -243,7 +243,7 @@ func (s *Stream) report(sink Sink, upTo int64) error {
 		s.progress = 1
 		return nil
 	}
-	floor := int64(0)
+	floor := s.asked
 	for _, w := range s.watchers {
 		floor = max(floor, w.floor)
 	}

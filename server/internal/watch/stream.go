@@ -58,9 +58,10 @@ type Stream struct {
 	laggards index // of the lagging groups
 	turn     int   // index in lagging of the group whose turn is next
 
-	progress int  // unanswered requests for a report on all watchers
-	tick     bool // reports are due to watchers that were sent nothing
-	ticking  int  // watchers that asked for periodic reports
+	progress int   // unanswered requests for a report on all watchers
+	asked    int64 // what was published at the last of them
+	tick     bool  // reports are due to watchers that were sent nothing
+	ticking  int   // watchers that asked for periodic reports
 	closed   bool
 
 	ready   chan struct{} // capacity 1, so that a signal during a step is not lost
@@ -233,13 +234,14 @@ func (s *Stream) dropWatcher(w *watcher) {
 	}
 }
 
-// RequestProgress has the next steps report progress on all watchers, once all of them have been sent everything. With
-// no watchers there is nothing to report. Requests that have to wait are answered together.
+// RequestProgress has the next steps report progress on all watchers, once all of them have been sent everything that
+// is published now. With no watchers there is nothing to report. Requests that have to wait are answered together.
 func (s *Stream) RequestProgress() {
 	if len(s.watchers) == 0 {
 		return
 	}
 	s.progress++
+	s.asked = s.hub.Revision()
 	s.signal()
 }
 
