@@ -113,8 +113,8 @@ func newDefragCommand(a *app) *cobra.Command {
 		Use:   "defrag",
 		Short: "give free space of etcd's data file back; Latchkey has it used again",
 		Long: `Have each of the endpoints, one after the other, clear its data file. A member of Latchkey writes a checkpoint and
-serves on meanwhile: free space in the file is used again anyway, and the file never shrinks. A member of etcd gives the free space
-back to the file system, and answers nobody until it is done.`,
+serves on meanwhile: free space in the file is used again anyway, and the file never shrinks. A member of etcd gives
+the free space back to the file system, and answers nobody until it is done.`,
 		Example: "  latchkey defrag\n  latchkey defrag --cluster --timeout=2m",
 		Args:    exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
