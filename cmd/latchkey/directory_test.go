@@ -163,7 +163,7 @@ func TestEventEnv(t *testing.T) {
 
 func TestHealthCommands(t *testing.T) {
 	sh := newShell(t)
-	require.Regexp(t, `^`+sh.endpoints+` is healthy: took = [0-9.]+m?s\n$`, sh.must("", "health"))
+	require.Regexp(t, `^`+sh.endpoints+` is healthy: took = [0-9.]+[mµ]?s\n$`, sh.must("", "health"))
 	require.Contains(t, sh.must("", "endpoint", "health", "--cluster", "-w=json"), `"healthy":true`)
 	require.Contains(t, sh.must("", "cluster-health"), "cluster is healthy\n")
 	code, out, errOut := sh.run("", "health", "--endpoints="+sh.endpoints+",127.0.0.1:1", "--timeout=300ms")

@@ -111,9 +111,10 @@ func newDefragCommand(a *app) *cobra.Command {
 	var all bool
 	c := &cobra.Command{
 		Use:   "defrag",
-		Short: "give free space of the data file back",
-		Long: `Have each of the endpoints, one after the other, give the free space of its data file back to the file system. Latchkey
-does not need it and serves on meanwhile; a member of etcd answers nobody until it is done.`,
+		Short: "give free space of etcd's data file back; Latchkey has it used again",
+		Long: `Have each of the endpoints, one after the other, clear its data file. A member of Latchkey writes a checkpoint and
+serves on meanwhile: free space in the file is used again anyway, and the file never shrinks. A member of etcd gives
+the free space back to the file system, and answers nobody until it is done.`,
 		Example: "  latchkey defrag\n  latchkey defrag --cluster --timeout=2m",
 		Args:    exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {

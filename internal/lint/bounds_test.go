@@ -47,6 +47,34 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// TestTroubles wants what the members say, by the table of what to do then, to
+// be said in the code.
+func TestTroubles(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "docs", "operations.md"))
+	require.NoError(t, err)
+	_, section, _ := strings.Cut(string(text), "\n## When something is wrong\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var code strings.Builder
+	for _, dir := range boundFolders(t) {
+		names, err := filepath.Glob(filepath.Join(root, dir, "*.go"))
+		require.NoError(t, err)
+		for _, name := range names {
+			content, err := os.ReadFile(name)
+			require.NoError(t, err)
+			if !strings.HasSuffix(name, "_test.go") {
+				code.Write(content)
+			}
+		}
+	}
+	said := regexp.MustCompile(`(?m)^\| ([^|-][^|]*) \| [^|]+ \| [^|]+ \|$`).FindAllStringSubmatch(section, -1)
+	require.Greater(t, len(said), 10)
+	for _, row := range said[1:] {
+		if !strings.Contains(code.String(), row[1]) {
+			t.Errorf("docs/operations.md: nothing says %q", row[1])
+		}
+	}
+}
+
 // boundRows returns the names between backticks in the last column of each row.
 func boundRows(text string) [][]string {
 	_, text, _ = strings.Cut(text, "\n"+limitsHeading+"\n")
