@@ -116,7 +116,8 @@ type watchPair struct {
 // liveWatcher is a watcher that was created on both sides.
 type liveWatcher struct {
 	*pb.WatchCreateRequest
-	pair *watchPair
+	pair  *watchPair
+	heard bool // in this round: it is alive on both sides
 }
 
 func newDifference(seed uint64, reference, subject *side) *difference {
@@ -235,6 +236,10 @@ func (d *difference) learn(t *testing.T, user string, req proto.Message, got [2]
 		d.gen.compact = req.Revision
 		d.compacted[req.Revision] = true
 		d.compacting = !req.Physical
+	case *pb.AuthRoleGrantPermissionRequest:
+		d.gen.grants[req.Name]++
+	case *pb.AuthRoleDeleteRequest:
+		delete(d.gen.grants, req.Role)
 	case *pb.LeaseGrantRequest:
 		if req.ID == 0 {
 			revoke := &pb.LeaseRevokeRequest{}

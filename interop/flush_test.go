@@ -45,6 +45,13 @@ func (d *difference) flush(t *testing.T) {
 	deletion := &pb.DeleteRangeRequest{Key: []byte{0}, RangeEnd: []byte{0}, PrevKv: true}
 	d.must(t, deletion)
 	d.compareEvents(t, d.gen.revision, pb.WatchCreateRequest_NODELETE)
+	for _, id := range slices.Sorted(maps.Keys(d.watchers)) {
+		if !d.watchers[id].heard { // it began at the deletions and wants none, or has ended: nothing tells
+			d.cancel(t, id)
+			continue
+		}
+		d.watchers[id].heard = false
+	}
 	d.authChanged = false
 	for _, user := range slices.Sorted(maps.Keys(d.streams)) {
 		p := d.streams[user]
@@ -150,6 +157,7 @@ func (d *difference) compareEvents(t *testing.T, revision int64, unwanted pb.Wat
 		}
 		_, err = w.pair.sides[0].reached(ctx, id, revision)
 		require.NoError(t, err, "reference: watcher %v", w)
+		w.heard = true
 		a, b := w.pair.sides[0].takeEvents(id), w.pair.sides[1].takeEvents(id)
 		d.forgetCompacted(a, b)
 		requireSameEvents(t, w.WatchCreateRequest, a, b)

@@ -8,6 +8,12 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
+// permissionsMax bounds the permissions of a role. etcd sorts them by key with
+// an algorithm that keeps those of one key in their order only while they are
+// few, and which of them a grant changes depends on the order; ours always
+// keeps it, as all members must agree.
+const permissionsMax = 11
+
 // forger is who shows a token that no server made.
 const forger = "?"
 
@@ -93,6 +99,9 @@ func (g *generator) administration() proto.Message {
 	case 21:
 		return &pb.AuthStatusRequest{}
 	default:
+		if g.grants[role] >= permissionsMax {
+			return &pb.AuthRoleDeleteRequest{Role: role}
+		}
 		return &pb.AuthRoleGrantPermissionRequest{Name: role, Perm: &authpb.Permission{
 			PermType: authpb.Permission_Type(g.rng.IntN(3)), Key: key, RangeEnd: end}}
 	}

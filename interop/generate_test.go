@@ -24,13 +24,14 @@ const (
 // revisions near the interesting ones.
 type generator struct {
 	rng      *rand.Rand
-	revision int64 // the store's, after the last answer
-	compact  int64 // the last compaction; 0 for none
-	watchers int64 // made so far
+	revision int64          // the store's, after the last answer
+	compact  int64          // the last compaction; 0 for none
+	watchers int64          // made so far
+	grants   map[string]int // of permissions to each role
 }
 
 func newGenerator(seed uint64) *generator {
-	return &generator{rng: rand.New(rand.NewPCG(seed, 0x6c61746368)), revision: 1}
+	return &generator{rng: rand.New(rand.NewPCG(seed, 0x6c61746368)), revision: 1, grants: make(map[string]int)}
 }
 
 // percent is true p times in 100.

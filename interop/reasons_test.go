@@ -1,14 +1,11 @@
 package interop_test
 
 import (
-	"bytes"
-	"cmp"
 	"fmt"
 	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"go.etcd.io/etcd/api/v3/authpb"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
@@ -29,7 +26,6 @@ const (
 	leaseOrder      reason = "the order of leases that end about together"
 	tieOrder        reason = "the order of keys that are equal in what they are sorted by"
 	tieCut          reason = "which of such keys a limit cuts off"
-	permissionTies  reason = "the order of a role's permissions for one key"
 	keysOnlyLease   reason = "the lease of a key in an answer of keys only"
 	compactedPrev   reason = "a previous value that was compacted"
 	cancelledLast   reason = "how far a watcher is when it is cancelled, and the last previous values"
@@ -52,7 +48,6 @@ var reasons = map[reason]string{
 	leaseOrder:      "etcd sorts by the remaining time, of which each server has its own",
 	tieOrder:        "etcd's sort is not stable, so neither order is right",
 	tieCut:          "the same: the fields that they are sorted by are compared",
-	permissionTies:  "etcd's sort keeps it only in roles of few; ours always does, as all members must agree",
 	keysOnlyLease:   "etcd 3.7 takes keys without values from its index, which does not know leases",
 	compactedPrev:   "what was before an event at or below the compaction may be given, but need not",
 	cancelledLast:   "how much was read is a matter of time, and etcd forgets at once that it wanted the values; the rest is compared",
@@ -132,14 +127,6 @@ func (m masks) maskOwn(a, b proto.Message) {
 		m.count(ownFile, a.DbSize != b.DbSize || a.RaftIndex != b.RaftIndex)
 		for _, r := range []*pb.StatusResponse{a, b} { // ours counts a term more or less
 			r.DbSize, r.DbSizeInUse, r.RaftIndex, r.RaftAppliedIndex, r.RaftTerm, r.Leader = 0, 0, 0, 0, 0, 0
-		}
-	case *pb.AuthRoleGetResponse:
-		b := b.(*pb.AuthRoleGetResponse)
-		m.count(permissionTies, !proto.Equal(a, b))
-		for _, r := range []*pb.AuthRoleGetResponse{a, b} {
-			slices.SortFunc(r.Perm, func(a, b *authpb.Permission) int {
-				return cmp.Or(bytes.Compare(a.Key, b.Key), bytes.Compare(a.RangeEnd, b.RangeEnd))
-			})
 		}
 	case *pb.HashResponse:
 		b := b.(*pb.HashResponse)

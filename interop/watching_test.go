@@ -85,7 +85,7 @@ func (d *difference) create(t *testing.T, user string, r *pb.WatchCreateRequest)
 	case r.StartRevision > 0 && r.StartRevision < d.gen.compact:
 		d.requireOverrun(t, p, r.WatchId)
 	default:
-		d.watchers[r.WatchId] = &liveWatcher{r, p}
+		d.watchers[r.WatchId] = &liveWatcher{WatchCreateRequest: r, pair: p}
 		p.behind = p.behind || r.StartRevision > 0
 	}
 	return a
