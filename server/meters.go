@@ -19,6 +19,7 @@ import (
 type meters struct {
 	web                     *web.Metrics
 	walSync, commit, apply  web.Histogram
+	roundTrip               func(member string) web.Histogram
 	calls                   func(kind, service, method string, took time.Duration) // nil unless metrics are extensive
 	leaderChanges, slow     atomic.Int64
 	granted, revoked        atomic.Int64 // leases
@@ -43,9 +44,12 @@ func (m *meters) init(s *Server) {
 	m.walSync = m.web.Histogram("etcd_disk_wal_fsync_duration_seconds", "Writes to the log with their sync.", first, count)
 	m.commit = m.web.Histogram("etcd_disk_backend_commit_duration_seconds", "Commits of the checkpoint.", first, count)
 	m.apply = m.web.Histogram("latchkey_apply_duration_seconds", "Batches of entries that were applied.", 0.00001, 20)
+	trips := m.web.Histograms("etcd_network_peer_round_trip_time_seconds", "Questions to other members, there and back.",
+		web.Doubling(0.0001, 16), "To")
+	m.roundTrip = func(member string) web.Histogram { return trips(member) }
 	if s.cfg.Web.ExtensiveMetrics {
 		calls := m.web.Histograms("grpc_server_handling_seconds", "Calls, from their first frame to their end.",
-			"grpc_type", "grpc_service", "grpc_method")
+			nil, "grpc_type", "grpc_service", "grpc_method")
 		m.calls = func(kind, service, method string, took time.Duration) {
 			calls(kind, service, method).Observe(took.Seconds())
 		}

@@ -54,6 +54,9 @@ func (h peerHandler) SnapshotSent(id uint64, ok bool) {
 }
 
 func (h peerHandler) Call(ctx context.Context, _ uint64, method byte, body []byte) ([]byte, error) {
+	if method == callPing {
+		return nil, nil
+	}
 	if method == callPromote {
 		return h.s.servePromote(ctx, body)
 	}

@@ -279,6 +279,7 @@ func (s *Server) run() {
 	s.workers.Go(func() { s.lessor.run(s.halt) })
 	s.workers.Go(func() { s.compareMembers(s.halt) })
 	s.workers.Go(func() { s.watchDisk(s.halt) })
+	s.workers.Go(func() { s.probe(s.halt) })
 	s.workers.Go(func() { s.join() })
 	s.workers.Go(func() { s.acquaint.run(s.halt) })
 	for _, l := range s.listeners.peer {

@@ -26,6 +26,7 @@ type raw struct {
 	block   bytes.Buffer
 	encoder *hpack.Encoder
 	decoder *hpack.Decoder
+	replies map[uint32]*reply // by stream, of those that nobody asked for yet
 }
 
 // dialRaw connects and greets.
@@ -102,11 +103,22 @@ func message(m proto.Message) []byte {
 	return b
 }
 
-// answer reads until a stream has ended, and returns its fields; "reset" is one for RST_STREAM, "bytes" counts DATA.
+// reply is what came on a stream.
+type reply struct {
+	fields map[string]string
+	size   int
+	ended  bool
+}
+
+// answer reads until a stream has ended, and returns its fields; "reset" is one for RST_STREAM, "bytes" counts DATA. What
+// comes on other streams meanwhile is kept for them: calls need not be answered in their order.
 func (c *raw) answer(stream uint32) map[string]string {
-	got := map[string]string{}
-	size := 0
 	for {
+		if r := c.replyOn(stream); r.ended {
+			delete(c.replies, stream)
+			r.fields["bytes"] = fmt.Sprint(r.size)
+			return r.fields
+		}
 		f, err := c.ReadFrame()
 		require.NoError(c.t, err)
 		switch f := f.(type) {
@@ -114,28 +126,32 @@ func (c *raw) answer(stream uint32) map[string]string {
 			require.True(c.t, f.HeadersEnded())
 			fields, err := c.decoder.DecodeFull(f.HeaderBlockFragment())
 			require.NoError(c.t, err)
+			r := c.replyOn(f.StreamID)
 			for _, hf := range fields {
-				if f.StreamID == stream {
-					got[hf.Name] = hf.Value
-				}
+				r.fields[hf.Name] = hf.Value
 			}
-			if f.StreamID == stream && f.StreamEnded() {
-				got["bytes"] = fmt.Sprint(size)
-				return got
-			}
+			r.ended = f.StreamEnded()
 		case *http2.DataFrame:
-			if f.StreamID == stream {
-				size += len(f.Data())
-			}
+			c.replyOn(f.StreamID).size += len(f.Data())
 		case *http2.RSTStreamFrame:
-			if f.StreamID == stream {
-				got["reset"] = f.ErrCode.String()
-				return got
-			}
+			r := c.replyOn(f.StreamID)
+			r.fields["reset"], r.ended = f.ErrCode.String(), true
 		case *http2.GoAwayFrame:
 			require.Fail(c.t, "the connection ends", "%v %s", f.ErrCode, f.DebugData())
 		}
 	}
+}
+
+func (c *raw) replyOn(stream uint32) *reply {
+	r := c.replies[stream]
+	if r == nil {
+		r = &reply{fields: make(map[string]string)}
+		if c.replies == nil {
+			c.replies = make(map[uint32]*reply)
+		}
+		c.replies[stream] = r
+	}
+	return r
 }
 
 // goaway reads until the connection is over, and returns the code that the server gave for it.

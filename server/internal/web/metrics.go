@@ -49,16 +49,21 @@ func NewMetrics(collect func(Emitter)) *Metrics {
 // Histogram adds a histogram with count buckets from first seconds up, each twice as wide as the one before.
 func (m *Metrics) Histogram(name, help string, first float64, count int) Histogram {
 	h := prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(first, 2, count),
+		Name: name, Help: help, Buckets: Doubling(first, count),
 	})
 	m.registry.MustRegister(h)
 	return h
 }
 
-// Histograms adds a family of histograms, with gRPC's usual buckets. The values that are given to the function it returns
-// are those of labels.
-func (m *Metrics) Histograms(name, help string, labels ...string) func(values ...string) Histogram {
-	v := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: prometheus.DefBuckets}, labels)
+// Doubling returns the bounds of count buckets from first seconds up, each twice as wide as the one before.
+func Doubling(first float64, count int) []float64 {
+	return prometheus.ExponentialBuckets(first, 2, count)
+}
+
+// Histograms adds a family of histograms; without bounds they have gRPC's usual ones. The values that are given to the
+// function it returns are those of labels.
+func (m *Metrics) Histograms(name, help string, bounds []float64, labels ...string) func(values ...string) Histogram {
+	v := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: bounds}, labels)
 	m.registry.MustRegister(v)
 	return func(values ...string) Histogram { return v.WithLabelValues(values...) }
 }
