@@ -269,6 +269,12 @@ func (d *difference) requireEnough(t *testing.T) {
 		"watchers ended by compaction %d, by rights %d; %d requests refused to their user",
 		d.gen.revision, d.gen.compact, d.flushes, d.events, d.fragments, d.progress, d.overrun, d.ended, d.denied)
 	if *diffRequests >= 1000 {
+		require.GreaterOrEqual(t, len(d.succeeded), 30, "kinds of request that succeeded")
+		require.GreaterOrEqual(t, len(d.failed), 40, "kinds of error")
+		require.Greater(t, d.events, *diffRequests/4, "events")
+		require.Positive(t, d.denied, "requests that were refused to their user")
+	}
+	if *diffRequests >= fullRequests {
 		require.GreaterOrEqual(t, len(d.succeeded), 35, "kinds of request that succeeded")
 		require.GreaterOrEqual(t, len(d.failed), 60, "kinds of error")
 		require.Positive(t, d.overrun, "watchers ended by compaction")
@@ -276,8 +282,6 @@ func (d *difference) requireEnough(t *testing.T) {
 		require.Positive(t, d.progress, "answers about progress")
 		require.Greater(t, d.events, *diffRequests/2, "events")
 		require.Greater(t, d.denied, *diffRequests/60, "requests that were refused to their user")
-	}
-	if *diffRequests >= fullRequests {
 		d.awaitClock(t)
 		d.masks.requireAll(t)
 	}
