@@ -1,12 +1,12 @@
 package lock
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/latchkey-go/latchkey/recipes/fence"
+	"github.com/latchkey-go/latchkey/recipes/internal/contender"
 )
 
 // Conditions to test for with errors.Is.
@@ -18,7 +18,10 @@ var (
 	ErrLost = errors.New("lock is lost")
 	// ErrDeleted is a reason of a loss: the key was deleted, by a person or
 	// because its lease ended.
-	ErrDeleted = errors.New("key was deleted")
+	ErrDeleted = contender.ErrDeleted
+	// ErrDetached is a reason of a loss: somebody has written the key and thereby
+	// taken it off its lease.
+	ErrDetached = contender.ErrDetached
 	// ErrReleased is the cause of a handle's context after Release.
 	ErrReleased = errors.New("lock was released")
 	// ErrConflict: another recipe uses the name. A [*ConflictError] names it.
@@ -32,14 +35,12 @@ var (
 type LostError struct {
 	Name  string
 	Token fence.Token // zero when the loss came before the place in the queue
-	// Reason is ErrDeleted, or the end of the session: client.ErrSessionLost
-	// with its reason, or client.ErrSessionClosed.
+	// Reason is ErrDeleted, ErrDetached, or the end of the session:
+	// client.ErrSessionLost with its reason, or client.ErrSessionClosed.
 	Reason error
 	// At is when this process learned of it; zero in the error of a guarded
 	// transaction.
 	At time.Time
-
-	gone bool // the key no longer exists, or ends with its lease
 }
 
 // Error tells the lock and the reason.
@@ -87,13 +88,3 @@ func (e *ConflictError) Error() string {
 
 // Is makes the error ErrConflict.
 func (e *ConflictError) Is(target error) bool { return target == ErrConflict }
-
-// ctxError returns why ctx is done: its error, which says what kind of end it
-// was, and its cause, where that is another one.
-func ctxError(ctx context.Context) error {
-	err, cause := ctx.Err(), context.Cause(ctx)
-	if cause == nil || cause == err {
-		return err
-	}
-	return fmt.Errorf("%w: %w", err, cause)
-}

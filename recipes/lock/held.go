@@ -2,34 +2,37 @@ package lock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/latchkey-go/latchkey/client"
 	"github.com/latchkey-go/latchkey/recipes/fence"
+	"github.com/latchkey-go/latchkey/recipes/internal/contender"
 )
 
 // Held is a lock that was acquired, once: a second acquisition gives another
 // Held. It is safe for concurrent use.
 type Held struct {
-	claim *claim
+	lock  *Lock
+	claim *contender.Claim
 	ctx   context.Context
 }
 
-func newHeld(c *claim) *Held {
-	return &Held{claim: c, ctx: fence.NewContext(c.ctx, c.lock.name, fence.Token(c.token()))}
+func newHeld(l *Lock, c *contender.Claim) *Held {
+	return &Held{lock: l, claim: c, ctx: fence.NewContext(c.Context(), l.name, fence.Token(c.Token()))}
 }
 
 // Name returns the lock's name.
-func (h *Held) Name() string { return h.claim.lock.name }
+func (h *Held) Name() string { return h.lock.name }
 
 // Key returns the key that stands for this acquisition, without the client's
 // namespace.
-func (h *Held) Key() string { return h.claim.key }
+func (h *Held) Key() string { return h.claim.Key(0) }
 
 // Token returns the fencing token: the revision at which the key was created,
 // larger than that of every earlier holder.
-func (h *Held) Token() fence.Token { return fence.Token(h.claim.token()) }
+func (h *Held) Token() fence.Token { return fence.Token(h.claim.Token()) }
 
 // Context returns a context that lives as long as the lock is held. When the
 // lock is lost, it ends with a [*LostError] as its cause, before anybody else
@@ -48,31 +51,17 @@ func (h *Held) Valid() bool { return h.Remaining() > 0 }
 // Remaining returns for how long the lock can be relied on if the cluster can
 // not be reached from now on; zero when it is lost or released. It is a cheap,
 // local call.
-func (h *Held) Remaining() time.Duration {
-	if h.claim.ctx.Err() != nil {
-		return 0
-	}
-	return h.claim.session.Remaining()
-}
+func (h *Held) Remaining() time.Duration { return h.claim.Remaining() }
 
 // Guard returns the condition that holds exactly as long as the lock is held, for
 // transactions on the cluster that the lock is on. Keys are in the namespace of
 // the client that the lock was made with.
-func (h *Held) Guard() client.Compare { return h.claim.isOurs() }
+func (h *Held) Guard() client.Compare { return h.claim.Guard()[0] }
 
 // Txn starts a transaction that is executed only while the lock is held, however
 // late it arrives. If it is not, Commit returns an error that is [ErrLost]; that
 // a condition of the caller's own does not hold is a result, not an error.
-func (h *Held) Txn() *client.GuardedTxn {
-	reason := ErrDeleted
-	if lost := h.claim.lost(); lost != nil {
-		reason = lost.Reason
-	} else if h.claim.ctx.Err() != nil {
-		reason = ErrReleased
-	}
-	lost := &LostError{Name: h.Name(), Token: h.Token(), Reason: reason}
-	return h.claim.lock.client.Guarded(lost, h.Guard())
-}
+func (h *Held) Txn() *client.GuardedTxn { return h.claim.Txn() }
 
 // Release gives the lock back. The handle's context ends at once, before anybody
 // else can get the lock. Release returns nil when the key is known to be gone; a
@@ -84,13 +73,9 @@ func (h *Held) Txn() *client.GuardedTxn {
 // Release may be called again, also at the same time: it waits for the same
 // release, and deletes nothing but the key of this acquisition.
 func (h *Held) Release(ctx context.Context) error {
-	c := h.claim
-	c.end(ErrReleased) // no effect on a claim that was lost
-	c.undo()
-	select {
-	case <-c.removed:
-		return c.outcome
-	case <-ctx.Done():
-		return fmt.Errorf("release lock %q: %w: %w", h.Name(), client.ErrUncertain, ctxError(ctx))
+	err := h.claim.Release(ctx)
+	if err != nil && !errors.Is(err, ErrLost) {
+		return fmt.Errorf("release lock %q: %w", h.lock.name, err)
 	}
+	return err
 }

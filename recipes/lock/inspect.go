@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/contender"
 )
 
 // inspectMax bounds the keys that Inspect reads.
@@ -36,12 +37,12 @@ func Inspect(ctx context.Context, c *client.Client, name string) (Info, error) {
 	}
 	info := Info{Name: name, Revision: res.Revision, More: res.More}
 	for _, kv := range res.KVs {
-		switch k, recipe := classify(strings.TrimPrefix(kv.Key, l.prefix())); k {
-		case contender:
+		switch k, recipe := contender.Classify(strings.TrimPrefix(kv.Key, l.prefix())); k {
+		case contender.Place:
 			info.Waiters = append(info.Waiters, contenderOf(kv))
-		case foreign:
+		case contender.Foreign:
 			return Info{}, &ConflictError{Name: name, Key: kv.Key, Recipe: recipe}
-		case nested:
+		case contender.Nested:
 		}
 	}
 	if len(info.Waiters) > 0 {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/latchkey-go/latchkey/client"
 	"github.com/latchkey-go/latchkey/recipes/fence"
+	"github.com/latchkey-go/latchkey/recipes/internal/contender"
 )
 
 const (
@@ -60,7 +61,7 @@ func New(c *client.Client, name string, opts ...Option) *Lock {
 	}
 	l := &Lock{client: c, name: name, session: o.session}
 	l.value, l.err = json.Marshal(record{Owner: o.owner[:min(len(o.owner), ownerBytesMax)]})
-	if !validName(name) {
+	if !contender.ValidName(name) {
 		l.err = ErrName
 	}
 	return l
@@ -88,11 +89,12 @@ func (l *Lock) Acquire(ctx context.Context) (*Held, error) {
 	if err != nil {
 		return nil, fmt.Errorf("acquire lock %q: %w", l.name, err)
 	}
-	t, err := slots.take(ctx, l.slot(s), false)
+	c, err := contender.Take(ctx, l.spec(s))
 	if err != nil {
-		return nil, l.turnError(s, err)
+		return nil, fmt.Errorf("acquire lock %q: %w", l.name, err)
 	}
-	return l.claim(ctx, s, t, (*claim).queue)
+	q := l.queue(c)
+	return l.held(c, c.Run(ctx, func(ctx context.Context) error { return c.Queue(ctx, q) }))
 }
 
 // TryAcquire takes the lock if it is free at this moment, and returns [ErrHeld]
@@ -105,14 +107,14 @@ func (l *Lock) TryAcquire(ctx context.Context) (*Held, error) {
 	if err != nil {
 		return nil, fmt.Errorf("try to acquire lock %q: %w", l.name, err)
 	}
-	t, err := slots.try(ctx, l.slot(s))
+	c, err := contender.Try(ctx, l.spec(s))
 	if err != nil {
-		return nil, l.turnError(s, err)
+		return nil, fmt.Errorf("try to acquire lock %q: %w", l.name, err)
 	}
-	if t == nil {
+	if c == nil {
 		return nil, l.heldHere(ctx)
 	}
-	return l.claim(ctx, s, t, (*claim).seize)
+	return l.held(c, c.Run(ctx, l.queue(c).seize))
 }
 
 // Do acquires the lock, calls fn and releases the lock when fn has returned.
@@ -158,34 +160,33 @@ func (l *Lock) open(ctx context.Context) (*client.Session, error) {
 	return s, nil
 }
 
-func (l *Lock) slot(s *client.Session) slotID {
-	return slotID{session: s, name: l.client.Prefix() + l.name}
+// spec says what a claim of this lock is.
+func (l *Lock) spec(s *client.Session) contender.Spec {
+	return contender.Spec{
+		Client:   l.client,
+		Session:  s,
+		Keys:     []contender.Key{{Name: l.prefix() + s.ID().String(), Value: l.value}},
+		Lost:     l.lost,
+		Released: ErrReleased,
+	}
 }
 
-// turnError makes the error for a turn that did not come.
-func (l *Lock) turnError(s *client.Session, err error) error {
-	if s.Err() != nil {
-		err = &LostError{Name: l.name, Reason: s.Err(), At: time.Now()}
-	}
-	return fmt.Errorf("acquire lock %q: %w", l.name, err)
+func (l *Lock) lost(loss contender.Loss) error {
+	return &LostError{Name: l.name, Token: fence.Token(loss.Token), Reason: loss.Reason, At: loss.At}
 }
 
-// claim runs enter, which puts a key in the store and waits for its time, on a
-// goroutine of its own. So a caller who gives up need not wait for an answer
-// that is under way, and yet nothing that was asked for is forgotten.
-func (l *Lock) claim(ctx context.Context, s *client.Session, t *turn, enter func(*claim, context.Context) error) (*Held, error) {
-	c := newClaim(ctx, l, s, t)
-	result := make(chan error) // unbuffered: either the caller takes it, or the goroutine sees that he left
-	go c.run(ctx, enter, result)
-	select {
-	case err := <-result:
-		if err != nil {
-			return nil, fmt.Errorf("acquire lock %q: %w", l.name, err)
-		}
-		return newHeld(c), nil
-	case <-ctx.Done():
-		return nil, fmt.Errorf("acquire lock %q: %w", l.name, ctxError(ctx))
+func (l *Lock) queue(c *contender.Claim) *queue { return &queue{claim: c, names: []string{l.name}} }
+
+// held makes the result of a claim that has run.
+func (l *Lock) held(c *contender.Claim, err error) (*Held, error) {
+	var foreign *contender.ForeignError
+	if errors.As(err, &foreign) {
+		err = &ConflictError{Name: l.name, Key: foreign.Key, Recipe: "unknown"}
 	}
+	if err != nil {
+		return nil, fmt.Errorf("acquire lock %q: %w", l.name, err)
+	}
+	return newHeld(l, c), nil
 }
 
 // heldHere makes the error for a lock that is taken inside this process.
