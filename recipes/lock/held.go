@@ -51,7 +51,12 @@ func (h *Held) Valid() bool { return h.Remaining() > 0 }
 // Remaining returns for how long the lock can be relied on if the cluster can
 // not be reached from now on; zero when it is lost or released. It is a cheap,
 // local call.
-func (h *Held) Remaining() time.Duration { return h.claim.Remaining() }
+func (h *Held) Remaining() time.Duration {
+	if h.ctx.Err() != nil {
+		return 0
+	}
+	return h.claim.Remaining()
+}
 
 // Guard returns the condition that holds exactly as long as the lock is held, for
 // transactions on the cluster that the lock is on. Keys are in the namespace of

@@ -2,7 +2,6 @@ package lock
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -27,7 +26,7 @@ const (
 type Lock struct {
 	client  *client.Client
 	name    string
-	value   []byte
+	record  record
 	session *client.Session // nil for the client's own
 	err     error           // what is wrong with the name; each call returns it
 }
@@ -38,6 +37,7 @@ type Option func(*options)
 type options struct {
 	session *client.Session
 	owner   string
+	barging bool
 }
 
 // WithSession binds the lock to a session instead of the client's own one. The
@@ -60,7 +60,7 @@ func New(c *client.Client, name string, opts ...Option) *Lock {
 		o.owner = fmt.Sprintf("%s/%d", host, os.Getpid())
 	}
 	l := &Lock{client: c, name: name, session: o.session}
-	l.value, l.err = json.Marshal(record{Owner: o.owner[:min(len(o.owner), ownerBytesMax)]})
+	l.record.Owner = o.owner[:min(len(o.owner), ownerBytesMax)]
 	if !contender.ValidName(name) {
 		l.err = ErrName
 	}
@@ -128,18 +128,7 @@ func (l *Lock) Do(ctx context.Context, fn func(ctx context.Context, h *Held) err
 	if err != nil {
 		return err
 	}
-	work, cancel := context.WithCancelCause(fence.NewContext(ctx, l.name, h.Token()))
-	stop := context.AfterFunc(h.Context(), func() { cancel(context.Cause(h.Context())) })
-	defer func() {
-		stop()
-		cancel(context.Canceled)
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
-		defer cancel()
-		if released := h.Release(ctx); released != nil {
-			err = errors.Join(err, released)
-		}
-	}()
-	return fn(work, h)
+	return during(fence.NewContext(ctx, l.name, h.Token()), h, fn)
 }
 
 // open returns the session to use, which is live.
@@ -162,10 +151,14 @@ func (l *Lock) open(ctx context.Context) (*client.Session, error) {
 
 // spec says what a claim of this lock is.
 func (l *Lock) spec(s *client.Session) contender.Spec {
+	return l.specOf(s, l.prefix()+s.ID().String(), l.record)
+}
+
+func (l *Lock) specOf(s *client.Session, key string, r record) contender.Spec {
 	return contender.Spec{
 		Client:   l.client,
 		Session:  s,
-		Keys:     []contender.Key{{Name: l.prefix() + s.ID().String(), Value: l.value}},
+		Keys:     []contender.Key{{Name: key, Value: r.encode()}},
 		Lost:     l.lost,
 		Released: ErrReleased,
 	}
