@@ -3,6 +3,7 @@ package lock
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/latchkey-go/latchkey/client"
@@ -30,20 +31,24 @@ const (
 // queue in which there is none before us stays so.
 type queue struct {
 	claim *contender.Claim
-	names []string // the i-th lock's; its key is the claim's i-th
+	bid   *bid
 }
 
-// Reads reads the newest keys below each name, before our own if that is known.
+// wait creates the keys and waits for all locks.
+func (q *queue) wait(ctx context.Context) error { return q.claim.Queue(ctx, q) }
+
+// Reads reads the newest keys below each name, before our own if that is known,
+// and then the marks of holders if they count.
 func (q *queue) Reads(token client.Revision) []client.Op {
 	limit := int64(pageFirst)
 	if token == 0 {
 		limit++ // our own is among them
 	}
-	ops := make([]client.Op, len(q.names))
-	for i, name := range q.names {
+	ops := make([]client.Op, len(q.bid.names))
+	for i, name := range q.bid.names {
 		ops[i] = client.OpGet(name+"/", before(token, limit)...)
 	}
-	return ops
+	return append(ops, q.bid.readMarks()...)
 }
 
 func before(token client.Revision, limit int64) []client.GetOption {
@@ -56,9 +61,10 @@ func before(token client.Revision, limit int64) []client.GetOption {
 	return opts
 }
 
-// Blocker returns the end of the first predecessor that is found.
+// Blocker returns the end of the first predecessor that is found; if there is
+// none, that of a mark.
 func (q *queue) Blocker(ctx context.Context, v contender.View) (*contender.Wait, error) {
-	for i, name := range q.names {
+	for i, name := range q.bid.names {
 		older, err := q.predecessor(ctx, name, v, v.Results[i].Get)
 		if err != nil {
 			return nil, err
@@ -67,7 +73,11 @@ func (q *queue) Blocker(ctx context.Context, v contender.View) (*contender.Wait,
 			return contender.End(older.Key), nil
 		}
 	}
-	return nil, nil
+	left, err := q.bid.foreignMark(ctx, v.Results[len(q.bid.names):])
+	if left == nil || err != nil {
+		return nil, err
+	}
+	return contender.End(left.Key), nil
 }
 
 // predecessor returns the newest contender older than us, given the keys
@@ -94,38 +104,52 @@ func (q *queue) predecessor(ctx context.Context, name string, v contender.View, 
 // in the way of that condition: if there are no others, the condition becomes
 // that no key is newer than what was seen.
 func (q *queue) seize(ctx context.Context) error {
-	free := make([]client.Compare, len(q.names))
-	oldest := make([]client.Op, len(q.names))
-	for i, name := range q.names {
+	names := q.bid.names
+	free := make([]client.Compare, len(names))
+	oldest := make([]client.Op, len(names))
+	for i, name := range names {
 		free[i] = client.CreateRevision(name+"/", client.Prefix()).Equal(0)
 		oldest[i] = client.OpGet(name+"/", client.Prefix(), client.Ascending(client.ByCreateRevision), client.Limit(pageFirst))
 	}
+	unmarked := q.bid.noMarks()
 	for range freeTries {
-		v, created, err := q.claim.Create(ctx, contender.Entry{If: free, Else: oldest})
+		v, created, err := q.claim.Create(ctx, contender.Entry{
+			If: slices.Concat(free, unmarked), Else: append(oldest[:len(names):len(names)], q.bid.readMarks()...),
+		})
 		if err != nil || created {
 			return err
 		}
-		ours := 0
-		for i, name := range q.names {
-			holder, err := q.oldest(ctx, name, v, v.Results[i].Get)
-			switch {
-			case errors.Is(err, client.ErrCompacted):
-				// Nothing is known of the rest: begin anew.
-			case err != nil:
-				return err
-			case holder == nil:
-				free[i] = client.CreateRevision(name+"/", client.Prefix()).Less(v.Revision + 1)
-			case holder.Key == q.claim.Key(i) && v.Token != 0:
-				ours++ // an earlier attempt has taken it
-			default:
-				return &HeldError{Name: name, Holder: contenderOf(*holder)}
-			}
+		if ours, err := q.judge(ctx, v, free); ours || err != nil {
+			return err
 		}
-		if ours == len(q.names) {
-			return nil
+		if unmarked, err = q.bid.sameMarks(ctx, v.Results[len(names):]); err != nil {
+			return err
 		}
 	}
-	return &HeldError{Name: q.names[0]}
+	return &HeldError{Name: names[0]}
+}
+
+// judge returns true if all locks are ours, because an earlier attempt has taken
+// them, and a HeldError if one is somebody else's. If there is another try to
+// be made, it says in free under which conditions.
+func (q *queue) judge(ctx context.Context, v contender.View, free []client.Compare) (bool, error) {
+	ours := 0
+	for i, name := range q.bid.names {
+		holder, err := q.oldest(ctx, name, v, v.Results[i].Get)
+		switch {
+		case errors.Is(err, client.ErrCompacted):
+			// Nothing is known of the rest: begin anew.
+		case err != nil:
+			return false, err
+		case holder == nil:
+			free[i] = client.CreateRevision(name+"/", client.Prefix()).Less(v.Revision + 1)
+		case holder.Key == q.claim.Key(i) && v.Token != 0:
+			ours++
+		default:
+			return false, &HeldError{Name: name, Holder: contenderOf(*holder)}
+		}
+	}
+	return ours == len(q.bid.names), nil
 }
 
 // oldest returns the first contender, given the keys below the lock's name,

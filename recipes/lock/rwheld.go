@@ -10,15 +10,15 @@ import (
 	"github.com/latchkey-go/latchkey/recipes/internal/contender"
 )
 
-// held is the mode that a lock is held in, which all handles of one acquisition
+// holdMode is the mode that a lock is held in, which all handles of one acquisition
 // share.
-type held struct {
+type holdMode struct {
 	mu   sync.Mutex
 	mode Mode // protected by mu
 }
 
 // become changes the mode, if it is the one that is expected.
-func (h *held) become(from, to Mode) bool {
+func (h *holdMode) become(from, to Mode) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.mode != from {
@@ -28,7 +28,7 @@ func (h *held) become(from, to Mode) bool {
 	return true
 }
 
-func (h *held) now() Mode {
+func (h *holdMode) now() Mode {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.mode
@@ -42,17 +42,17 @@ func (h *held) now() Mode {
 type WriteHeld struct {
 	*Held
 	lock    *RWLock
-	state   *held
-	mode    Mode            // the one in which it is alone
+	mode    *holdMode
+	alone   Mode            // the mode that makes it so
 	whole   *Held           // the acquisition, which goes on after Downgrade
 	changed client.Revision // the key's last change
 	end     context.CancelCauseFunc
 }
 
-func newWriteHeld(l *RWLock, h *Held, state *held, changed client.Revision) *WriteHeld {
-	w := &WriteHeld{lock: l, state: state, mode: state.now(), whole: h, changed: changed}
+func newWriteHeld(l *RWLock, h *Held, mode *holdMode, changed client.Revision) *WriteHeld {
+	w := &WriteHeld{lock: l, mode: mode, alone: mode.now(), whole: h, changed: changed}
 	ctx, cancel := context.WithCancelCause(h.ctx)
-	w.Held, w.end = &Held{lock: h.lock, claim: h.claim, ctx: ctx}, cancel
+	w.Held, w.end = &Held{&handle{hold: h.hold, ctx: ctx}}, cancel
 	return w
 }
 
@@ -63,12 +63,16 @@ func (w *WriteHeld) Guard() client.Compare { return client.ModRevision(w.Key()).
 // Txn starts a transaction that is executed only while the lock is held alone.
 // See [Held.Txn].
 func (w *WriteHeld) Txn() *client.GuardedTxn {
-	lost := w.claim.Ended()
+	lost := w.hold.claim.Ended()
 	if errors.Is(context.Cause(w.ctx), ErrDowngraded) {
-		lost = w.lock.lock.lost(contender.Loss{Token: w.claim.Token(), Reason: ErrDowngraded})
+		lost = w.lock.bid.lost(contender.Loss{Token: w.hold.claim.Token(), Reason: ErrDowngraded})
 	}
-	return w.lock.lock.client.Guarded(lost, w.Guard())
+	return w.lock.bid.client.Guarded(lost, w.Guard())
 }
+
+// Check asks the cluster whether the lock is held alone at this moment. See
+// [Held.Check].
+func (w *WriteHeld) Check(ctx context.Context) error { return check(ctx, w.Txn(), w.Key()) }
 
 // Downgrade lets readers in, and returns the handle of the reader that we have
 // become. Nobody else can write in between: the key, the place in the queue and the
@@ -82,14 +86,14 @@ func (w *WriteHeld) Txn() *client.GuardedTxn {
 // [client.ErrUncertain] when it is not known whether readers were let in: then
 // call it again.
 func (w *WriteHeld) Downgrade(ctx context.Context) (*Held, error) {
-	if w.state.now() != w.mode {
+	if w.mode.now() != w.alone {
 		return nil, fmt.Errorf("downgrade lock %q: %w", w.Name(), ErrMode)
 	}
 	w.end(ErrDowngraded)
-	if err := w.claim.Rewrite(ctx, 0, w.lock.record(ModeRead).encode()); err != nil {
+	if err := w.hold.claim.Rewrite(ctx, 0, w.lock.record(ModeRead).encode()); err != nil {
 		return nil, fmt.Errorf("downgrade lock %q: %w", w.Name(), err)
 	}
-	w.state.become(w.mode, ModeRead)
+	w.mode.become(w.alone, ModeRead)
 	return w.whole, nil
 }
 
@@ -97,8 +101,8 @@ func (w *WriteHeld) Downgrade(ctx context.Context) (*Held, error) {
 // can become a writer without letting go. Beyond what [Held] has, it can do that.
 type UpgradeableHeld struct {
 	*Held
-	lock  *RWLock
-	state *held
+	lock *RWLock
+	mode *holdMode
 }
 
 // Upgrade keeps new readers out, waits until those are gone who have the lock now,
@@ -116,7 +120,7 @@ type UpgradeableHeld struct {
 // Errors: [ErrMode] when it is, or is about to be, upgraded, or was downgraded;
 // [ErrLost]; those of ctx, and those of the client that waiting does not cure.
 func (u *UpgradeableHeld) Upgrade(ctx context.Context) (*WriteHeld, error) {
-	if !u.state.become(ModeUpgradeable, ModeUpgraded) {
+	if !u.mode.become(ModeUpgradeable, ModeUpgraded) {
 		return nil, fmt.Errorf("upgrade lock %q: %w", u.Name(), ErrMode)
 	}
 	changed, err := u.upgrade(ctx)
@@ -124,18 +128,18 @@ func (u *UpgradeableHeld) Upgrade(ctx context.Context) (*WriteHeld, error) {
 		u.revert(ctx)
 		return nil, fmt.Errorf("upgrade lock %q: %w", u.Name(), err)
 	}
-	return newWriteHeld(u.lock, u.Held, u.state, changed), nil
+	return newWriteHeld(u.lock, u.Held, u.mode, changed), nil
 }
 
 func (u *UpgradeableHeld) upgrade(ctx context.Context) (client.Revision, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(u.ctx, func() { cancel(context.Cause(u.ctx)) })()
-	w := &upgrade{lock: u.lock, claim: u.claim}
+	w := &upgrade{lock: u.lock, claim: u.hold.claim}
 	if err := w.write(ctx); err != nil {
 		return 0, err
 	}
-	if err := u.claim.Await(ctx, w, nil); err != nil {
+	if err := u.hold.claim.Await(ctx, w, nil); err != nil {
 		return 0, err
 	}
 	return w.since, nil
@@ -145,11 +149,11 @@ func (u *UpgradeableHeld) upgrade(ctx context.Context) (client.Revision, error) 
 func (u *UpgradeableHeld) revert(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
-	if err := u.claim.Rewrite(ctx, 0, u.lock.record(ModeUpgradeable).encode()); err != nil {
-		u.claim.Lose(err)
+	if err := u.hold.claim.Rewrite(ctx, 0, u.lock.record(ModeUpgradeable).encode()); err != nil {
+		u.hold.claim.Lose(err)
 		return
 	}
-	u.state.become(ModeUpgraded, ModeUpgradeable)
+	u.mode.become(ModeUpgraded, ModeUpgradeable)
 }
 
 // upgrade is the rule of somebody upgradeable who waits to be alone.

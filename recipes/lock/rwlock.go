@@ -16,19 +16,21 @@ import (
 //
 // Like Lock, it holds no state of its own, and is safe for concurrent use. Each
 // acquisition is a contender of its own, also of goroutines that share a session.
-type RWLock struct {
-	lock *Lock // for its name, session and owner
-}
+type RWLock struct{ bid *bid }
 
-// NewRW returns the read-write lock with the name, with the options of New. It
-// does nothing yet; a name that can not be used makes every call return
-// [ErrName].
+// NewRW returns the read-write lock with the name. It does nothing yet; a name
+// that can not be used makes every call return [ErrName]. WithReentrant and
+// WithDelay have no effect.
 func NewRW(c *client.Client, name string, opts ...Option) *RWLock {
-	return &RWLock{lock: New(c, name, opts...)}
+	l := &RWLock{bid: newBid(c, []string{name}, opts)}
+	l.bid.opts.reentrant, l.bid.opts.delay = false, 0
+	return l
 }
 
 // Name returns the lock's name.
-func (l *RWLock) Name() string { return l.lock.name }
+func (l *RWLock) Name() string { return l.bid.names[0] }
+
+func (l *RWLock) prefix() string { return l.bid.names[0] + "/" }
 
 // RLock waits until we may read: until no writer is left who came before.
 //
@@ -80,27 +82,27 @@ func (l *RWLock) TryULock(ctx context.Context) (*UpgradeableHeld, error) {
 func (l *RWLock) Inspect(ctx context.Context) (Info, error) {
 	info, err := l.inspect(ctx)
 	if err != nil {
-		return Info{}, fmt.Errorf("inspect lock %q: %w", l.lock.name, err)
+		return Info{}, fmt.Errorf("inspect lock %q: %w", l.Name(), err)
 	}
 	return info, nil
 }
 
 func (l *RWLock) inspect(ctx context.Context) (Info, error) {
-	if l.lock.err != nil {
-		return Info{}, l.lock.err
+	if l.bid.err != nil {
+		return Info{}, l.bid.err
 	}
 	reads := make([]client.Op, 0, 3)
 	for _, part := range l.parts(ModeWrite) {
 		reads = append(reads, client.OpGet(part, client.Prefix(), client.Descending(client.ByCreateRevision), client.Limit(inspectMax)))
 	}
-	res, err := l.lock.client.Txn().Then(append(reads, l.readStrangers())...).Commit(ctx)
+	res, err := l.bid.client.Txn().Then(append(reads, l.readStrangers())...).Commit(ctx)
 	if err != nil {
 		return Info{}, err
 	}
 	if err := l.strangers(res.Results[len(reads)].Get); err != nil {
 		return Info{}, err
 	}
-	info := Info{Name: l.lock.name, Revision: res.Revision}
+	info := Info{Name: l.Name(), Revision: res.Revision}
 	var kvs []client.KV
 	for _, r := range res.Results[:len(reads)] {
 		kvs = append(kvs, r.Get.KVs...)
@@ -123,19 +125,22 @@ func (l *RWLock) inspect(ctx context.Context) (Info, error) {
 	return info, nil
 }
 
-// rwKey is a lock as a key of context values; the value is the claim.
+// rwKey is a lock, with the client's namespace, as a key of context values; the
+// value is the hold.
 type rwKey struct{ name string }
 
-func (l *RWLock) contextKey() rwKey { return rwKey{l.lock.client.Prefix() + l.lock.name} }
+func (l *RWLock) contextKey() rwKey { return rwKey{l.bid.client.Prefix() + l.Name()} }
 
 // enter makes a claim in the mode m, if wait is false only if that need not wait.
 func (l *RWLock) enter(ctx context.Context, m Mode, wait bool) (*Held, error) {
-	s, err := l.lock.open(ctx)
+	s, err := l.bid.open(ctx)
 	for err == nil {
+		h := newHold(l.bid)
 		var c *contender.Claim
-		if c, err = contender.Take(ctx, l.lock.specOf(s, l.newKey(s, m), l.record(m))); err != nil {
+		if c, err = contender.Take(ctx, h.spec(s, l.newKey(s, m))); err != nil {
 			break
 		}
+		h.claim = c
 		q := &rwQueue{lock: l, claim: c, mode: m, again: l.heldBy(ctx)}
 		if wait {
 			err = c.Run(ctx, func(ctx context.Context) error { return c.Queue(ctx, q) })
@@ -143,21 +148,21 @@ func (l *RWLock) enter(ctx context.Context, m Mode, wait bool) (*Held, error) {
 			err = c.Run(ctx, q.seize)
 		}
 		if err == nil {
-			h := newHeld(l.lock, c)
-			h.ctx = context.WithValue(h.ctx, l.contextKey(), c)
-			return h, nil
+			held := &Held{h.handle()}
+			held.ctx = context.WithValue(held.ctx, l.contextKey(), h)
+			return held, nil
 		}
 		if errors.Is(err, errPlaceUnclear) {
 			err = nil // that claim is undone in the background, and has another key
 		}
 	}
-	return nil, fmt.Errorf("acquire lock %q to %v: %w", l.lock.name, m, err)
+	return nil, l.bid.wrap(err)
 }
 
 // heldBy says whether ctx comes from a handle of this lock that is still held.
 func (l *RWLock) heldBy(ctx context.Context) bool {
-	c, ok := ctx.Value(l.contextKey()).(*contender.Claim)
-	return ok && c.Context().Err() == nil
+	h, ok := ctx.Value(l.contextKey()).(*hold)
+	return ok && h.claim.Context().Err() == nil
 }
 
 func (l *RWLock) read(h *Held, err error) (*Held, error) { return h, err }
@@ -166,27 +171,32 @@ func (l *RWLock) write(h *Held, err error) (*WriteHeld, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newWriteHeld(l, h, &held{mode: ModeWrite}, client.Revision(h.Token())), nil
+	return newWriteHeld(l, h, &holdMode{mode: ModeWrite}, client.Revision(h.Token())), nil
 }
 
 func (l *RWLock) upgradeable(h *Held, err error) (*UpgradeableHeld, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &UpgradeableHeld{Held: h, lock: l, state: &held{mode: ModeUpgradeable}}, nil
+	return &UpgradeableHeld{Held: h, lock: l, mode: &holdMode{mode: ModeUpgradeable}}, nil
 }
 
 func (l *RWLock) record(m Mode) record {
-	r := l.lock.record
+	r := l.bid.record
 	r.Mode = m.String()
 	return r
 }
 
 // newKey returns a key that nobody else uses: a session may have several.
-func (l *RWLock) newKey(s *client.Session, m Mode) string {
+func (l *RWLock) newKey(s *client.Session, m Mode) contender.Key {
 	part := "write/"
 	if m == ModeRead {
 		part = "read/"
 	}
-	return l.lock.prefix() + part + s.ID().String() + "." + strconv.FormatUint(contender.Serial(), 10)
+	return contender.Key{Name: l.prefix() + part + ownKey(s), Value: l.record(m).encode()}
+}
+
+// ownKey names a contender of a session that may have several.
+func ownKey(s *client.Session) string {
+	return s.ID().String() + "." + strconv.FormatUint(contender.Serial(), 10)
 }

@@ -29,9 +29,9 @@ type rwQueue struct {
 
 // parts returns the prefixes under which there may be somebody to wait for.
 func (l *RWLock) parts(m Mode) []string {
-	write := l.lock.prefix() + "write/"
+	write := l.prefix() + "write/"
 	if m.alone() {
-		return []string{l.lock.prefix() + "read/", write}
+		return []string{l.prefix() + "read/", write}
 	}
 	return []string{write} // also those who wrote and now read, and the upgradeable
 }
@@ -160,14 +160,14 @@ func (q *rwQueue) seize(ctx context.Context) error {
 		case b != nil && q.again:
 			return ErrWouldDeadlock
 		case b != nil:
-			return &HeldError{Name: q.lock.lock.name, Holder: Contender{Key: b.key, Token: fence.Token(b.created), Mode: b.mode}}
+			return &HeldError{Name: q.lock.Name(), Holder: Contender{Key: b.key, Token: fence.Token(b.created), Mode: b.mode}}
 		default:
 			for i, part := range parts {
 				free[i] = client.ModRevision(part, client.Prefix()).Less(v.Revision + 1)
 			}
 		}
 	}
-	return &HeldError{Name: q.lock.lock.name}
+	return &HeldError{Name: q.lock.Name()}
 }
 
 // places returns what the keys are as contenders, the newest first, of those that
@@ -186,7 +186,7 @@ func (l *RWLock) places(kvs []client.KV, limit client.Revision) []place {
 // placeOf judges a key below "<name>/read/" or "<name>/write/". Clients of etcd's
 // recipe leave the value empty. Nested names have a further "/".
 func (l *RWLock) placeOf(kv client.KV) (place, bool) {
-	part, id, _ := strings.Cut(strings.TrimPrefix(kv.Key, l.lock.prefix()), "/")
+	part, id, _ := strings.Cut(strings.TrimPrefix(kv.Key, l.prefix()), "/")
 	if strings.Contains(id, "/") {
 		return place{}, false
 	}
@@ -205,17 +205,17 @@ func (l *RWLock) placeOf(kv client.KV) (place, bool) {
 // readStrangers reads the first keys that a mutex, an election or a semaphore of
 // this name would have: a hexadecimal number and nothing below it.
 func (l *RWLock) readStrangers() client.Op {
-	return client.OpGet(l.lock.prefix()+"0", client.Range(l.lock.prefix()+"g"), client.KeysOnly(), client.Limit(pageFirst))
+	return client.OpGet(l.prefix()+"0", client.Range(l.prefix()+"g"), client.KeysOnly(), client.Limit(pageFirst))
 }
 
 // strangers returns an error if there is one among the keys.
 func (l *RWLock) strangers(res *client.GetResult) error {
 	for _, kv := range res.KVs {
-		switch k, recipe := contender.Classify(strings.TrimPrefix(kv.Key, l.lock.prefix())); {
+		switch k, recipe := contender.Classify(strings.TrimPrefix(kv.Key, l.prefix())); {
 		case k == contender.Place:
-			return &ConflictError{Name: l.lock.name, Key: kv.Key, Recipe: "lock"}
+			return &ConflictError{Name: l.Name(), Key: kv.Key, Recipe: "lock"}
 		case k == contender.Foreign && recipe == "semaphore":
-			return &ConflictError{Name: l.lock.name, Key: kv.Key, Recipe: recipe}
+			return &ConflictError{Name: l.Name(), Key: kv.Key, Recipe: recipe}
 		}
 	}
 	return nil

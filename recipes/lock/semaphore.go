@@ -3,9 +3,7 @@ package lock
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"strconv"
 
 	"github.com/latchkey-go/latchkey/client"
 	"github.com/latchkey-go/latchkey/recipes/internal/contender"
@@ -21,9 +19,8 @@ const limitMax = 1 << 40
 // Like Lock, it holds no state of its own, and is safe for concurrent use. Each
 // acquisition is a contender of its own, also of goroutines that share a session.
 type Semaphore struct {
-	lock    *Lock // for its name, session and owner
-	limit   int64
-	barging bool
+	bid   *bid
+	limit int64
 }
 
 // WithBarging makes Acquire of a semaphore not wait in line: it takes permits
@@ -32,9 +29,9 @@ type Semaphore struct {
 // without the option are not overtaken. Default: first come, first served.
 func WithBarging() Option { return func(o *options) { o.barging = true } }
 
-// NewSemaphore returns the semaphore with the name, with the options of New. It
-// does nothing yet; a name that can not be used makes every call return
-// [ErrName].
+// NewSemaphore returns the semaphore with the name. It does nothing yet; a name
+// that can not be used makes every call return [ErrName]. WithReentrant and
+// WithDelay have no effect.
 //
 // limit, from 1 to 2^40, is what the semaphore is created with by whoever acquires
 // first. From then on the limit in the store is what counts, and who comes with
@@ -42,19 +39,18 @@ func WithBarging() Option { return func(o *options) { o.barging = true } }
 // must hear of it. After somebody has set it with [Semaphore.SetLimit], it is that
 // whatever programs come with. A limit of zero takes the one in the store.
 func NewSemaphore(c *client.Client, name string, limit int64, opts ...Option) *Semaphore {
-	var o options
-	for _, opt := range opts {
-		opt(&o)
-	}
-	s := &Semaphore{lock: New(c, name, opts...), limit: limit, barging: o.barging}
-	if s.lock.err == nil && (limit < 0 || limit > limitMax) {
-		s.lock.err = fmt.Errorf("%w: a limit of %d", ErrPermits, limit)
+	s := &Semaphore{bid: newBid(c, []string{name}, opts), limit: limit}
+	s.bid.opts.reentrant, s.bid.opts.delay, s.bid.shared = false, 0, true
+	if s.bid.err == nil && (limit < 0 || limit > limitMax) {
+		s.bid.err = fmt.Errorf("%w: a limit of %d", ErrPermits, limit)
 	}
 	return s
 }
 
 // Name returns the semaphore's name.
-func (s *Semaphore) Name() string { return s.lock.name }
+func (s *Semaphore) Name() string { return s.bid.names[0] }
+
+func (s *Semaphore) prefix() string { return s.bid.names[0] + "/" }
 
 // Acquire waits until n permits are ours, all at once; nothing is taken before.
 //
@@ -84,42 +80,44 @@ func (s *Semaphore) Do(ctx context.Context, n int64, fn func(ctx context.Context
 	if err != nil {
 		return err
 	}
-	return during(ctx, p, fn)
+	return p.do(ctx, func(ctx context.Context) error { return fn(ctx, p) })
 }
 
 func (s *Semaphore) enter(ctx context.Context, n int64, wait bool) (*Permit, error) {
 	p, err := s.claim(ctx, n, wait)
 	if err != nil {
-		return nil, fmt.Errorf("acquire %d of semaphore %q: %w", n, s.lock.name, err)
+		return nil, fmt.Errorf("acquire %d of semaphore %q: %w", n, s.Name(), err)
 	}
 	return p, nil
 }
 
 func (s *Semaphore) claim(ctx context.Context, n int64, wait bool) (*Permit, error) {
-	session, err := s.lock.open(ctx)
+	session, err := s.bid.open(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if n < 1 || n > limitMax {
 		return nil, ErrPermits
 	}
-	key := s.lock.prefix() + session.ID().String() + "." + strconv.FormatUint(contender.Serial(), 10)
-	c, err := contender.Take(ctx, s.lock.specOf(session, key, s.record(n, false)))
+	h := newHold(s.bid)
+	key := contender.Key{Name: s.prefix() + ownKey(session), Value: s.record(n, false).encode()}
+	c, err := contender.Take(ctx, h.spec(session, key))
 	if err != nil {
 		return nil, err
 	}
+	h.claim = c
 	q := &semQueue{sem: s, claim: c, want: n}
 	enter := func(ctx context.Context) error { return c.Queue(ctx, q) }
 	switch {
 	case !wait:
 		enter = q.seize
-	case s.barging:
+	case s.bid.opts.barging:
 		enter = q.barge
 	}
 	if err := c.Run(ctx, enter); err != nil {
 		return nil, err
 	}
-	return &Permit{sem: s, claim: c, permits: n}, nil
+	return &Permit{handle: h.handle(), sem: s, permits: n}, nil
 }
 
 // SetLimit changes the limit, to a number from 0 to 2^40. It takes no permits away
@@ -129,18 +127,18 @@ func (s *Semaphore) claim(ctx context.Context, n int64, wait bool) (*Permit, err
 // Errors: [ErrPermits], [ErrName], [client.ErrUncertain] when ctx ended before the
 // answer was known, and those of a write.
 func (s *Semaphore) SetLimit(ctx context.Context, n int64) error {
-	err := s.lock.err
+	err := s.bid.err
 	if err == nil && (n < 0 || n > limitMax) {
 		err = ErrPermits
 	}
 	if err == nil {
-		err = s.lock.client.Update(ctx, func(tx *client.Tx) error {
+		err = s.bid.client.Update(ctx, func(tx *client.Tx) error {
 			tx.Put(s.limitKey(), limitRecord{Limit: n, Set: true}.encode())
 			return nil
 		}, client.ExactlyOnce())
 	}
 	if err != nil {
-		return fmt.Errorf("set the limit of semaphore %q to %d: %w", s.lock.name, n, err)
+		return fmt.Errorf("set the limit of semaphore %q to %d: %w", s.Name(), n, err)
 	}
 	return nil
 }
@@ -163,23 +161,23 @@ type SemaphoreInfo struct {
 func (s *Semaphore) Inspect(ctx context.Context) (SemaphoreInfo, error) {
 	info, err := s.inspect(ctx)
 	if err != nil {
-		return SemaphoreInfo{}, fmt.Errorf("inspect semaphore %q: %w", s.lock.name, err)
+		return SemaphoreInfo{}, fmt.Errorf("inspect semaphore %q: %w", s.Name(), err)
 	}
 	return info, nil
 }
 
 func (s *Semaphore) inspect(ctx context.Context) (SemaphoreInfo, error) {
-	if s.lock.err != nil {
-		return SemaphoreInfo{}, s.lock.err
+	if s.bid.err != nil {
+		return SemaphoreInfo{}, s.bid.err
 	}
-	res, err := s.lock.client.Txn().Then(
-		client.OpGet(s.lock.prefix(), client.Prefix(), client.Ascending(client.ByCreateRevision), client.Limit(inspectMax)),
+	res, err := s.bid.client.Txn().Then(
+		client.OpGet(s.prefix(), client.Prefix(), client.Ascending(client.ByCreateRevision), client.Limit(inspectMax)),
 		client.OpGet(s.limitKey()),
 	).Commit(ctx)
 	if err != nil {
 		return SemaphoreInfo{}, err
 	}
-	info := SemaphoreInfo{Name: s.lock.name, Revision: res.Revision, More: res.Results[0].Get.More}
+	info := SemaphoreInfo{Name: s.Name(), Revision: res.Revision, More: res.Results[0].Get.More}
 	for _, kv := range res.Results[1].Get.KVs {
 		info.Limit = limitOf(kv).Limit
 	}
@@ -204,11 +202,11 @@ func (s *Semaphore) inspect(ctx context.Context) (SemaphoreInfo, error) {
 }
 
 // limitKey is outside of "<name>/", where it would be a contender.
-func (s *Semaphore) limitKey() string { return s.lock.name + ".limit" }
+func (s *Semaphore) limitKey() string { return s.Name() + ".limit" }
 
 // record is the value of a contender's key.
 func (s *Semaphore) record(permits int64, waits bool) record {
-	r := s.lock.record
+	r := s.bid.record
 	r.Permits, r.Waits = permits, waits
 	return r
 }
@@ -232,23 +230,4 @@ func (r limitRecord) encode() []byte {
 func limitOf(kv client.KV) (r limitRecord) {
 	_ = json.Unmarshal(kv.Value, &r)
 	return r
-}
-
-// during calls fn while h is held, and releases it afterwards.
-func during[H interface {
-	Context() context.Context
-	Release(ctx context.Context) error
-}](ctx context.Context, h H, fn func(ctx context.Context, h H) error) (err error) {
-	work, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(h.Context(), func() { cancel(context.Cause(h.Context())) })
-	defer func() {
-		stop()
-		cancel(context.Canceled)
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
-		defer cancel()
-		if released := h.Release(ctx); released != nil {
-			err = errors.Join(err, released)
-		}
-	}()
-	return fn(work, h)
 }

@@ -2,6 +2,7 @@ package lock
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -40,12 +41,12 @@ type semView struct {
 func (q *semQueue) Reads(token client.Revision) []client.Op {
 	older := []client.GetOption{client.Prefix(), client.Descending(client.ByCreateRevision), client.Limit(contendersMax)}
 	if token == 0 {
-		return []client.Op{client.OpGet(q.sem.lock.prefix(), older...), q.limitOp()}
+		return []client.Op{client.OpGet(q.sem.prefix(), older...), q.limitOp()}
 	}
 	older = append(older, client.MaxCreateRevision(token-1))
-	ops := []client.Op{client.OpGet(q.sem.lock.prefix(), older...), client.OpGet(q.sem.limitKey())}
+	ops := []client.Op{client.OpGet(q.sem.prefix(), older...), client.OpGet(q.sem.limitKey())}
 	if q.limited > token {
-		ops = append(ops, client.OpGet(q.sem.lock.prefix(), client.Prefix(), client.Limit(contendersMax),
+		ops = append(ops, client.OpGet(q.sem.prefix(), client.Prefix(), client.Limit(contendersMax),
 			client.MinCreateRevision(token+1), client.MaxCreateRevision(q.limited-1)))
 	}
 	return ops
@@ -107,10 +108,10 @@ func (q *semQueue) say(ctx context.Context, waits bool, only ...client.Compare) 
 // change is the wait for a change of the limit, or of a key below the name for
 // which ends returns true. "<name>.limit" is right before "<name>/".
 func (q *semQueue) change(ends func(client.Event) bool) *contender.Wait {
-	limit, prefix := q.sem.limitKey(), q.sem.lock.prefix()
+	limit, prefix := q.sem.limitKey(), q.sem.prefix()
 	return &contender.Wait{
 		Key:     limit,
-		Options: []client.WatchOption{client.Range(q.sem.lock.name + "0")},
+		Options: []client.WatchOption{client.Range(q.sem.Name() + "0")},
 		Ends: func(ev client.Event) bool {
 			return ev.KV.Key == limit || strings.HasPrefix(ev.KV.Key, prefix) && ends(ev)
 		},
@@ -121,7 +122,7 @@ func (q *semQueue) change(ends func(client.Event) bool) *contender.Wait {
 // that they are while nobody has come since it looked, and the limit has not been
 // changed: all others only go, or keep less.
 func (q *semQueue) seize(ctx context.Context) error {
-	limit, keys := q.sem.limitKey(), q.sem.lock.prefix()
+	limit, keys := q.sem.limitKey(), q.sem.prefix()
 	free := []client.Compare{
 		client.Missing(keys, client.Prefix()), client.Value(limit).Equal(limitRecord{Limit: q.sem.limit}.encode()),
 	}
@@ -146,7 +147,7 @@ func (q *semQueue) seize(ctx context.Context) error {
 			client.ModRevision(limit).Equal(view.limited),
 		}
 	}
-	held := &HeldError{Name: q.sem.lock.name}
+	held := &HeldError{Name: q.sem.Name()}
 	if n := len(view.tickets); n > 0 {
 		oldest := view.tickets[n-1]
 		held.Holder = Contender{Key: oldest.key, Token: fence.Token(oldest.created), Permits: oldest.weight}
@@ -157,7 +158,7 @@ func (q *semQueue) seize(ctx context.Context) error {
 // looks is what Reads is for those who have no key.
 func (q *semQueue) looks() []client.Op {
 	return []client.Op{
-		client.OpGet(q.sem.lock.prefix(), client.Prefix(), client.Descending(client.ByCreateRevision), client.Limit(contendersMax)),
+		client.OpGet(q.sem.prefix(), client.Prefix(), client.Descending(client.ByCreateRevision), client.Limit(contendersMax)),
 		client.OpGet(q.sem.limitKey()),
 	}
 }
@@ -218,13 +219,13 @@ func (q *semQueue) limits(v contender.View) (semView, error) {
 	}
 	if len(get.KVs) == 0 { // nobody has created it yet, or somebody has deleted it
 		if q.sem.limit == 0 {
-			return semView{}, &LimitError{Name: q.sem.lock.name, Stored: -1}
+			return semView{}, &LimitError{Name: q.sem.Name(), Stored: -1}
 		}
 		return semView{limit: q.sem.limit}, nil
 	}
 	stored := limitOf(get.KVs[0])
 	if q.sem.limit != 0 && q.sem.limit != stored.Limit && !stored.Set {
-		return semView{}, &LimitError{Name: q.sem.lock.name, Wanted: q.sem.limit, Stored: stored.Limit}
+		return semView{}, &LimitError{Name: q.sem.Name(), Wanted: q.sem.limit, Stored: stored.Limit}
 	}
 	return semView{limit: stored.Limit, limited: get.KVs[0].ModRevision}, nil
 }
@@ -232,16 +233,16 @@ func (q *semQueue) limits(v contender.View) (semView, error) {
 // ticketOf judges a key below the name. It is a contender's, one of a nested
 // name, or a sign of another recipe.
 func (s *Semaphore) ticketOf(kv client.KV) (t ticket, ok bool, err error) {
-	k, recipe := contender.Classify(strings.TrimPrefix(kv.Key, s.lock.prefix()))
+	k, recipe := contender.Classify(strings.TrimPrefix(kv.Key, s.prefix()))
 	switch {
 	case k == contender.Nested:
 		return ticket{}, false, nil
 	case k == contender.Place:
 		recipe = "lock"
 	case recipe == "semaphore":
-		_, r := parse(kv)
-		// A key without a number has one permit at least.
+		var r record
+		_ = json.Unmarshal(kv.Value, &r) // without a number, it is one permit
 		return ticket{key: kv.Key, weight: max(r.Permits, 1), waits: r.Waits, created: kv.CreateRevision}, true, nil
 	}
-	return ticket{}, false, &ConflictError{Name: s.lock.name, Key: kv.Key, Recipe: recipe}
+	return ticket{}, false, &ConflictError{Name: s.Name(), Key: kv.Key, Recipe: recipe}
 }

@@ -142,6 +142,18 @@ func (c *Claim) begin(token client.Revision) {
 	}
 }
 
+// Retry calls request until it is answered, by a success or by an error that
+// trying again does not cure, or ctx ends. It is for requests that may be
+// executed more than once.
+func Retry(ctx context.Context, request func() error) error {
+	for n := 0; ; n++ {
+		err := request()
+		if err == nil || !temporary(err) || ctx.Err() != nil || !pause(ctx, n) {
+			return err
+		}
+	}
+}
+
 // temporary says that a request may succeed if it is tried again.
 func temporary(err error) bool {
 	return errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrNoLeader) ||

@@ -146,14 +146,13 @@ func (c *Claim) reason(own []client.OpResult) (reason error, gone bool) {
 }
 
 // Get reads, again and again until there is an answer or ctx ends.
-func (c *Claim) Get(ctx context.Context, key string, opts ...client.GetOption) (*client.GetResult, error) {
-	for n := 0; ; n++ {
-		res, err := c.spec.Client.Get(ctx, key, opts...)
-		if err == nil || !temporary(err) || ctx.Err() != nil || !pause(ctx, n) {
-			if err != nil && ctx.Err() != nil {
-				err = c.ended(ctx)
-			}
-			return res, err
-		}
+func (c *Claim) Get(ctx context.Context, key string, opts ...client.GetOption) (res *client.GetResult, err error) {
+	err = Retry(ctx, func() error {
+		res, err = c.spec.Client.Get(ctx, key, opts...)
+		return err
+	})
+	if err != nil && ctx.Err() != nil {
+		err = c.ended(ctx)
 	}
+	return res, err
 }
