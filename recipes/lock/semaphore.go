@@ -34,10 +34,11 @@ func WithBarging() Option { return func(o *options) { o.barging = true } }
 // WithDelay have no effect.
 //
 // limit, from 1 to 2^40, is what the semaphore is created with by whoever acquires
-// first. From then on the limit in the store is what counts, and who comes with
-// another one gets [ErrLimitConflict]: two programs that disagree about a limit
-// must hear of it. After somebody has set it with [Semaphore.SetLimit], it is that
-// whatever programs come with. A limit of zero takes the one in the store.
+// first. From then on, until the last one has left, the limit in the store is what
+// counts, and who comes with another one gets [ErrLimitConflict]: two programs that
+// disagree about a limit must hear of it. After somebody has set it with
+// [Semaphore.SetLimit], it is that for good, whatever programs come with. A limit
+// of zero takes the one in the store.
 func NewSemaphore(c *client.Client, name string, limit int64, opts ...Option) *Semaphore {
 	s := &Semaphore{bid: newBid(c, []string{name}, opts), limit: limit}
 	s.bid.opts.reentrant, s.bid.opts.delay, s.bid.shared = false, 0, true
@@ -101,7 +102,9 @@ func (s *Semaphore) claim(ctx context.Context, n int64, wait bool) (*Permit, err
 	}
 	h := newHold(s.bid)
 	key := contender.Key{Name: s.prefix() + ownKey(session), Value: s.record(n, false).encode()}
-	c, err := contender.Take(ctx, h.spec(session, key))
+	spec := h.spec(session, key)
+	spec.Farewell = s.farewell
+	c, err := contender.Take(ctx, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -203,6 +206,20 @@ func (s *Semaphore) inspect(ctx context.Context) (SemaphoreInfo, error) {
 
 // limitKey is outside of "<name>/", where it would be a contender.
 func (s *Semaphore) limitKey() string { return s.Name() + ".limit" }
+
+// farewell deletes the limit when the last one leaves, unless somebody has set it,
+// so that a semaphore that nobody uses leaves nothing behind.
+func (s *Semaphore) farewell(c *contender.Claim) []client.Op {
+	if s.limit == 0 {
+		return nil
+	}
+	key := c.Key(0)
+	last := []client.Compare{
+		client.Missing(s.prefix(), client.Range(key)), client.Missing(key+"\x00", client.Range(s.Name()+"0")),
+		client.Value(s.limitKey()).Equal(limitRecord{Limit: s.limit}.encode()),
+	}
+	return []client.Op{client.OpTxn(last, []client.Op{client.OpDelete(s.limitKey())}, nil)}
+}
 
 // record is the value of a contender's key.
 func (s *Semaphore) record(permits int64, waits bool) record {

@@ -71,6 +71,8 @@ func Run(t *testing.T, endpoints []string) {
 			c.run(t, newHarness(t, endpoints))
 		})
 	}
+	runRW(t, endpoints)
+	runSemaphore(t, endpoints)
 }
 
 // harness is what a case works with.
