@@ -194,7 +194,10 @@ func (w *semWorld) settled() {
 			}
 		}
 	}
-	require.LessOrEqual(w.t, heads, 1, "one watches the holders: %v", w.keys)
+	// A limit that was lowered may have left somebody waiting among the holders.
+	if len(w.keys) > 0 && w.since < w.keys[0].created {
+		require.LessOrEqual(w.t, heads, 1, "one watches the holders: %v", w.keys)
+	}
 }
 
 func (w *semWorld) step(did map[string]int) {

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/lock"
+)
+
+const rwlockLong = `Wait for a read-write lock, run a command while holding it, and release it. Any number of commands have it together
+with --shared; without, one has it alone. Who comes first is served first: with --shared as well, a command waits for
+one that came earlier and wants the lock alone.
+
+Everything else, the exit codes too, is as with latchkey lock, but a name can not be that of both kinds of lock.`
+
+func newRWLockCommand(a *app) *cobra.Command {
+	var o lockOptions
+	var shared bool
+	c := &cobra.Command{
+		Use:   "rwlock NAME [flags] -- COMMAND [ARGS]",
+		Short: "run a command while holding a read-write lock",
+		Long:  rwlockLong,
+		Example: `  latchkey rwlock config --shared -- ./report.sh
+  latchkey rwlock config --wait=1m -- ./migrate.sh
+  latchkey rwlock list config`,
+		Args: commandBehindName("latchkey rwlock NAME -- COMMAND [ARGS]"),
+		RunE: func(c *cobra.Command, args []string) error {
+			o.bounded = c.Flags().Changed("wait")
+			return a.runLocked(c.Context(), args[1:], o, func(ctx context.Context, cl *client.Client) (holding, []string, error) {
+				l := lock.NewRW(cl, args[0])
+				title := "lock " + strconv.Quote(args[0])
+				if shared {
+					held, err := within(ctx, o, title, l.TryRLock, l.RLock)
+					return held, lockVariables(held), err
+				}
+				held, err := within(ctx, o, title, l.TryLock, l.Lock)
+				if err != nil {
+					return nil, nil, err
+				}
+				return held, lockVariables(held.Held), nil
+			})
+		},
+	}
+	c.Flags().BoolVar(&shared, "shared", false, "hold it together with others that are shared")
+	o.bind(c, "lock")
+	c.AddCommand(newRWLockListCommand(a))
+	return a.addGlobals(c)
+}
+
+func newRWLockListCommand(a *app) *cobra.Command {
+	return a.addGlobals(&cobra.Command{
+		Use:     "list NAME",
+		Short:   "print who has a read-write lock, and who waits for it",
+		Example: "  latchkey rwlock list config\n  latchkey rwlock list config --output=json",
+		Args:    exactly("NAME"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.withClient(func(cl *client.Client) error {
+				info, err := lock.NewRW(cl, args[0]).Inspect(c.Context())
+				if err != nil {
+					return err
+				}
+				return a.print(contendersAnswer(info.Holders, info.Waiters, func(c lock.Contender) string { return c.Mode.String() }))
+			})
+		},
+	})
+}
+
+// contenderJSON is one that has something, or waits for it.
+type contenderJSON struct {
+	Key     text   `json:"key"`
+	Lease   hexID  `json:"lease"`
+	Owner   text   `json:"owner,omitempty"`
+	Mode    string `json:"mode,omitempty"`
+	Permits int64  `json:"permits,omitempty"`
+}
+
+// contendersAnswer tells who has something, and who waits; what tells how, or how
+// much of it.
+func contendersAnswer(holders, waiters []lock.Contender, what func(lock.Contender) string) answer {
+	out := struct {
+		Holders []contenderJSON `json:"holders"`
+		Waiters []contenderJSON `json:"waiters"`
+	}{[]contenderJSON{}, []contenderJSON{}}
+	var simple bytes.Buffer
+	t := &table{header: []string{"STATE", "WHAT", "OWNER", "KEY"}}
+	add := func(state string, to *[]contenderJSON, cs []lock.Contender) {
+		for _, c := range cs {
+			j := contenderJSON{Key: text(c.Key), Lease: hexID(c.Lease), Owner: text(c.Owner), Permits: c.Permits}
+			if c.Permits == 0 {
+				j.Mode = c.Mode.String()
+			}
+			*to = append(*to, j)
+			t.add(state, what(c), c.Owner, c.Key)
+			fmt.Fprintf(&simple, "%s %s %s %s\n", state, what(c), c.Key, printable(c.Owner))
+		}
+	}
+	add("holds", &out.Holders, holders)
+	add("waits", &out.Waiters, waiters)
+	return answer{simple: func(w *bytes.Buffer) { w.Write(simple.Bytes()) }, table: t, json: out}
+}
