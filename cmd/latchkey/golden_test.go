@@ -53,11 +53,11 @@ func TestOutput(t *testing.T) {
 		{"lease-timetolive", always(timeToLiveAnswer(lease, false))},
 		{"lease-timetolive-keys", always(timeToLiveAnswer(lease, true))},
 		{"lease-list", always(leaseListAnswer([]client.LeaseID{1, 0x694d77aa9e38260f}))},
-		{"rwlock-list", always(contendersAnswer(
-			[]lock.Contender{{Key: "config/read/12ab.1", Lease: 0x12ab, Token: 7, Owner: "a/17", Mode: lock.ModeRead}},
-			[]lock.Contender{{Key: "config/write/12ac.1", Lease: 0x12ac, Token: 8}},
-			func(c lock.Contender) string { return c.Mode.String() },
-		))},
+		{"rwlock-list", always(rwlockAnswer(lock.Info{
+			Name: "config", Revision: 9,
+			Holders: []lock.Contender{{Key: "config/read/12ab.1", Lease: 0x12ab, Token: 7, Owner: "a/17", Info: "report", Mode: lock.ModeRead}},
+			Waiters: []lock.Contender{{Key: "config/write/12ac.1", Lease: 0x12ac, Token: 8}},
+		}))},
 		{"semaphore-list", always(semaphoreAnswer(lock.SemaphoreInfo{
 			Name: "builds", Revision: 9, Limit: 4, Used: 3,
 			Holders: []lock.Contender{{Key: "builds/12ab.1", Lease: 0x12ab, Token: 7, Owner: "a/17", Permits: 3}},

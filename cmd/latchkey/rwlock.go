@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -32,11 +31,14 @@ func newRWLockCommand(a *app) *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			o.bounded = c.Flags().Changed("wait")
 			return a.runLocked(c.Context(), args[1:], o, func(ctx context.Context, cl *client.Client) (holding, []string, error) {
-				l := lock.NewRW(cl, args[0])
+				l := lock.NewRW(cl, args[0], o.options()...)
 				title := "lock " + strconv.Quote(args[0])
 				if shared {
 					held, err := within(ctx, o, title, l.TryRLock, l.RLock)
-					return held, lockVariables(held), err
+					if err != nil {
+						return nil, nil, err
+					}
+					return held, lockVariables(held), nil
 				}
 				held, err := within(ctx, o, title, l.TryLock, l.Lock)
 				if err != nil {
@@ -64,42 +66,35 @@ func newRWLockListCommand(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.print(contendersAnswer(info.Holders, info.Waiters, func(c lock.Contender) string { return c.Mode.String() }))
+				return a.print(rwlockAnswer(info))
 			})
 		},
 	})
 }
 
-// contenderJSON is one that has something, or waits for it.
-type contenderJSON struct {
-	Key     text   `json:"key"`
-	Lease   hexID  `json:"lease"`
-	Owner   text   `json:"owner,omitempty"`
-	Mode    string `json:"mode,omitempty"`
-	Permits int64  `json:"permits,omitempty"`
-}
-
-// contendersAnswer tells who has something, and who waits; what tells how, or how
-// much of it.
-func contendersAnswer(holders, waiters []lock.Contender, what func(lock.Contender) string) answer {
-	out := struct {
-		Holders []contenderJSON `json:"holders"`
-		Waiters []contenderJSON `json:"waiters"`
-	}{[]contenderJSON{}, []contenderJSON{}}
-	var simple bytes.Buffer
-	t := &table{header: []string{"STATE", "WHAT", "OWNER", "KEY"}}
-	add := func(state string, to *[]contenderJSON, cs []lock.Contender) {
+// contendersAnswer prints who has something, and who waits for it. what says how,
+// or how much of it, under a header.
+func contendersAnswer(info lock.Info, header string, what func(lock.Contender) string) answer {
+	t := &table{header: []string{"STATE", header, "OWNER", "INFO", "KEY"}}
+	add := func(state string, cs []lock.Contender) {
 		for _, c := range cs {
-			j := contenderJSON{Key: text(c.Key), Lease: hexID(c.Lease), Owner: text(c.Owner), Permits: c.Permits}
-			if c.Permits == 0 {
-				j.Mode = c.Mode.String()
-			}
-			*to = append(*to, j)
-			t.add(state, what(c), c.Owner, c.Key)
-			fmt.Fprintf(&simple, "%s %s %s %s\n", state, what(c), c.Key, printable(c.Owner))
+			t.add(state, what(c), ownerOf(c), c.Info, c.Key)
 		}
 	}
-	add("holds", &out.Holders, holders)
-	add("waits", &out.Waiters, waiters)
-	return answer{simple: func(w *bytes.Buffer) { w.Write(simple.Bytes()) }, table: t, json: out}
+	add("holds", info.Holders)
+	add("waits", info.Waiters)
+	return answer{simple: func(w *bytes.Buffer) { writeLines(w, t.rows) }, table: t, json: lockJSONOf(info)}
+}
+
+func rwlockAnswer(info lock.Info) answer {
+	r := contendersAnswer(info, "MODE", func(c lock.Contender) string { return c.Mode.String() })
+	object := lockJSONOf(info)
+	for i, c := range info.Holders {
+		object.Holders[i].Mode = c.Mode.String()
+	}
+	for i, c := range info.Waiters {
+		object.Waiters[i].Mode = c.Mode.String()
+	}
+	r.json = object
+	return r
 }

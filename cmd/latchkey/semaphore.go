@@ -41,7 +41,7 @@ func newSemaphoreCommand(a *app) *cobra.Command {
 		Args: commandBehindName("latchkey semaphore NAME --limit N -- COMMAND [ARGS]"),
 		RunE: func(c *cobra.Command, args []string) error {
 			o.bounded = c.Flags().Changed("wait")
-			var opts []lock.Option
+			opts := o.options()
 			if barging {
 				opts = append(opts, lock.WithBarging())
 			}
@@ -87,7 +87,8 @@ func newSemaphoreListCommand(a *app) *cobra.Command {
 }
 
 func semaphoreAnswer(info lock.SemaphoreInfo) answer {
-	who := contendersAnswer(info.Holders, info.Waiters, func(c lock.Contender) string { return strconv.FormatInt(c.Permits, 10) })
+	queue := lock.Info{Name: info.Name, Revision: info.Revision, Holders: info.Holders, Waiters: info.Waiters}
+	who := contendersAnswer(queue, "PERMITS", func(c lock.Contender) string { return strconv.FormatInt(c.Permits, 10) })
 	return answer{
 		simple: func(w *bytes.Buffer) {
 			fmt.Fprintf(w, "%d of %d\n", info.Used, info.Limit)
@@ -97,8 +98,8 @@ func semaphoreAnswer(info lock.SemaphoreInfo) answer {
 		json: struct {
 			Limit int64 `json:"limit"`
 			Used  int64 `json:"used"`
-			Who   any   `json:"contenders"`
-		}{info.Limit, info.Used, who.json},
+			lockJSON
+		}{info.Limit, info.Used, lockJSONOf(queue)},
 	}
 }
 

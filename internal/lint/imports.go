@@ -119,6 +119,7 @@ var Rules = map[string]Rule{
 	"client":                     {External: []string{etcdAPI, protobuf, grpc, genproto, uuid}},
 	"client/clienttest":          {Own: []string{"client"}, External: []string{grpc, testify}},
 	"recipes/fence":              {},
+	"recipes/fence/fencegrpc":    {Own: []string{"recipes/fence"}, External: []string{grpc}},
 	"recipes/internal/contender": {Own: []string{"client"}},
 	"recipes/lock":               {Own: []string{"client", "recipes/fence", "recipes/internal/contender"}},
 	"recipes/lock/locktest":      {Own: []string{"client", "client/clienttest", "recipes/fence", "recipes/lock"}, External: []string{etcdAPI, protobuf, grpc, testify}},

@@ -357,6 +357,7 @@ func testRWWouldDeadlock(t *testing.T, h *harness) {
 	_, err = l.Lock(again.Context())
 	require.ErrorIs(t, err, lock.ErrWouldDeadlock)
 	gone(h, again)
+	h.awaitKeys("job/", 1)
 
 	// A writer waits for r, so that a reader would wait for him, and for r.
 	writer := h.wlock(h.rw(), 2)
