@@ -74,11 +74,11 @@ func testRWReaders(t *testing.T, h *harness) {
 
 // rwWitness notices a writer that is not alone.
 type rwWitness struct {
-	mu             sync.Mutex
-	readers        int // protected by mu
-	writers        int // protected by mu
-	together, most int // protected by mu; readers that were in at once
-	tokens         []fence.Token
+	mu      sync.Mutex
+	readers int // protected by mu
+	writers int // protected by mu
+	most    int // protected by mu; readers that were in at once
+	tokens  []fence.Token
 }
 
 func (w *rwWitness) in(readers, writers int, token fence.Token) error {
