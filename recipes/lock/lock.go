@@ -179,12 +179,8 @@ func (l *Lock) queue(c *contender.Claim) *queue { return &queue{claim: c, names:
 
 // held makes the result of a claim that has run.
 func (l *Lock) held(c *contender.Claim, err error) (*Held, error) {
-	var foreign *contender.ForeignError
-	if errors.As(err, &foreign) {
-		err = &ConflictError{Name: l.name, Key: foreign.Key, Recipe: "unknown"}
-	}
 	if err != nil {
-		return nil, fmt.Errorf("acquire lock %q: %w", l.name, err)
+		return nil, fmt.Errorf("acquire lock %q: %w", l.name, conflict(l.name, err))
 	}
 	return newHeld(l, c), nil
 }

@@ -3,15 +3,14 @@ package lock
 import (
 	"context"
 	"errors"
-	"strings"
 
 	"github.com/latchkey-go/latchkey/client"
 	"github.com/latchkey-go/latchkey/recipes/internal/contender"
 )
 
 const (
-	// pageFirst keys are read to find the one to wait for; if all of them are
-	// nested, pageFactor times as many are.
+	// pageFirst keys are read to find the holder; if all of them are nested,
+	// pageFactor times as many are.
 	pageFirst  = 4
 	pageFactor = 8
 	// freeTries bounds the attempts of TryAcquire at a lock below whose name
@@ -35,56 +34,25 @@ type queue struct {
 
 // Reads reads the newest keys below each name, before our own if that is known.
 func (q *queue) Reads(token client.Revision) []client.Op {
-	limit := int64(pageFirst)
-	if token == 0 {
-		limit++ // our own is among them
-	}
 	ops := make([]client.Op, len(q.names))
 	for i, name := range q.names {
-		ops[i] = client.OpGet(name+"/", before(token, limit)...)
+		ops[i] = contender.OpOlder(name+"/", token)
 	}
 	return ops
-}
-
-func before(token client.Revision, limit int64) []client.GetOption {
-	opts := []client.GetOption{
-		client.Prefix(), client.Descending(client.ByCreateRevision), client.Limit(limit), client.KeysOnly(),
-	}
-	if token != 0 {
-		opts = append(opts, client.MaxCreateRevision(token-1))
-	}
-	return opts
 }
 
 // Blocker returns the end of the first predecessor that is found.
 func (q *queue) Blocker(ctx context.Context, v contender.View) (*contender.Wait, error) {
 	for i, name := range q.names {
-		older, err := q.predecessor(ctx, name, v, v.Results[i].Get)
+		older, err := q.claim.Older(ctx, name+"/", v, v.Results[i].Get)
 		if err != nil {
-			return nil, err
+			return nil, conflict(name, err)
 		}
 		if older != nil {
 			return contender.End(older.Key), nil
 		}
 	}
 	return nil, nil
-}
-
-// predecessor returns the newest contender older than us, given the keys
-// before ours, newest first; nil when there is none. Nested keys are skipped; if
-// they fill the page, a larger one of the same revision is read.
-func (q *queue) predecessor(ctx context.Context, name string, v contender.View, page *client.GetResult) (*client.KV, error) {
-	for limit := int64(pageFirst); ; {
-		kv, err := first(name, page.KVs, v.Token)
-		if err != nil || kv != nil || !page.More {
-			return kv, err
-		}
-		limit *= pageFactor
-		opts := append(before(v.Token, limit), client.AtRevision(v.Revision))
-		if page, err = q.claim.Get(ctx, name+"/", opts...); err != nil {
-			return nil, err
-		}
-	}
 }
 
 // seize creates the keys only if all locks are free. It returns nil when they
@@ -133,9 +101,9 @@ func (q *queue) seize(ctx context.Context) error {
 // of them could be read at that revision.
 func (q *queue) oldest(ctx context.Context, name string, v contender.View, page *client.GetResult) (*client.KV, error) {
 	for limit := int64(pageFirst); ; {
-		kv, err := first(name, page.KVs, anyRevision)
+		kv, err := contender.FirstPlace(name+"/", page.KVs, anyRevision)
 		if err != nil || kv != nil || !page.More {
-			return kv, err
+			return kv, conflict(name, err)
 		}
 		limit *= pageFactor
 		page, err = q.claim.Get(ctx, name+"/", client.Prefix(), client.Ascending(client.ByCreateRevision),
@@ -146,21 +114,11 @@ func (q *queue) oldest(ctx context.Context, name string, v contender.View, page 
 	}
 }
 
-// first returns the first contender among kvs, which are all keys below the
-// lock's name in some order, from below the limit on; nil when there is none.
-func first(name string, kvs []client.KV, below client.Revision) (*client.KV, error) {
-	for i := range kvs {
-		kv := &kvs[i]
-		if kv.CreateRevision >= below {
-			continue
-		}
-		switch k, recipe := contender.Classify(strings.TrimPrefix(kv.Key, name+"/")); k {
-		case contender.Place:
-			return kv, nil
-		case contender.Foreign:
-			return nil, &ConflictError{Name: name, Key: kv.Key, Recipe: recipe}
-		case contender.Nested:
-		}
+// conflict makes an error for a lock of one for its key.
+func conflict(name string, err error) error {
+	var foreign *contender.ForeignError
+	if errors.As(err, &foreign) {
+		return &ConflictError{Name: name, Key: foreign.Key, Recipe: foreign.Recipe}
 	}
-	return nil, nil
+	return err
 }

@@ -24,8 +24,11 @@ type Entry struct {
 }
 
 // ForeignError: one of the keys exists and does not have the session's lease, so
-// somebody else has put it there.
-type ForeignError struct{ Key string }
+// somebody else has put it there; or a key of another recipe stands in the line.
+type ForeignError struct {
+	Key    string
+	Recipe string // whose key it is, as Classify tells; "unknown" for a place that is not ours
+}
 
 // Error tells the key.
 func (e *ForeignError) Error() string {
@@ -91,10 +94,10 @@ func (c *Claim) attempt(ctx context.Context, request func() error) error {
 		case errors.Is(err, client.ErrLeaseNotFound):
 			c.lose(&client.SessionError{ID: c.spec.Session.ID(), Reason: client.ErrSessionRevoked}, true)
 			return context.Cause(c.ctx)
-		case !temporary(err):
+		case !Temporary(err):
 			return err
 		}
-		if !pause(ctx, n) {
+		if !Pause(ctx, n) {
 			return c.ended(ctx)
 		}
 	}
@@ -116,7 +119,7 @@ func (c *Claim) adopt(own []client.OpResult) error {
 	for _, r := range own {
 		for _, kv := range r.Get.KVs {
 			if kv.Lease != c.spec.Session.ID() {
-				return &ForeignError{Key: kv.Key}
+				return &ForeignError{Key: kv.Key, Recipe: "unknown"}
 			}
 			token = max(token, kv.CreateRevision)
 		}
@@ -142,14 +145,14 @@ func (c *Claim) begin(token client.Revision) {
 	}
 }
 
-// temporary says that a request may succeed if it is tried again.
-func temporary(err error) bool {
+// Temporary says that a request may succeed if it is tried again.
+func Temporary(err error) bool {
 	return errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrNoLeader) ||
 		errors.Is(err, client.ErrOverloaded) || errors.Is(err, client.ErrUncertain)
 }
 
-// pause waits before attempt n+1. It returns false when ctx ends first.
-func pause(ctx context.Context, n int) bool {
+// Pause waits before attempt n+1. It returns false when ctx ends first.
+func Pause(ctx context.Context, n int) bool {
 	timer := time.NewTimer(min(retryMax, retryMin<<min(n, 10)))
 	defer timer.Stop()
 	select {

@@ -116,7 +116,7 @@ func (c *Claim) Confirm(ctx context.Context, reads ...client.Op) (View, error) {
 			return View{}, context.Cause(c.ctx)
 		case ctx.Err() != nil:
 			return View{}, c.ended(ctx)
-		case !temporary(err) || !pause(ctx, n):
+		case !Temporary(err) || !Pause(ctx, n):
 			return View{}, err
 		}
 	}
@@ -141,7 +141,7 @@ func (c *Claim) reason(own []client.OpResult) (reason error, gone bool) {
 func (c *Claim) Get(ctx context.Context, key string, opts ...client.GetOption) (*client.GetResult, error) {
 	for n := 0; ; n++ {
 		res, err := c.spec.Client.Get(ctx, key, opts...)
-		if err == nil || !temporary(err) || ctx.Err() != nil || !pause(ctx, n) {
+		if err == nil || !Temporary(err) || ctx.Err() != nil || !Pause(ctx, n) {
 			if err != nil && ctx.Err() != nil {
 				err = c.ended(ctx)
 			}
