@@ -26,6 +26,8 @@ type Candidate struct {
 	Priority int
 	// Preempts says that the candidate asks a leader of lower priority to step down.
 	Preempts bool
+	// Leads says that it is the leader.
+	Leads bool
 	// Ours is false for a candidate of etcd's clients, which waits in line like
 	// others, but knows nothing of priorities, hand-overs and requests.
 	Ours bool

@@ -142,7 +142,7 @@ func (r *roll) candidate(id string) Candidate {
 	rec, ours := r.records[id]
 	c := Candidate{
 		ID: id, Key: kv.Key, Lease: kv.Lease, Term: fence.Token(kv.CreateRevision), Proposal: kv.Value,
-		Priority: rec.Priority, Preempts: rec.Preempts, Ours: ours,
+		Priority: rec.Priority, Preempts: rec.Preempts, Leads: id == r.leader, Ours: ours,
 	}
 	if rec.ID != "" {
 		c.ID = rec.ID

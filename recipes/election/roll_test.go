@@ -156,7 +156,7 @@ func TestRollLoadedAnew(t *testing.T) {
 	require.Equal(t, "b", r.leader)
 	require.Equal(t, "a", r.heir("b"))
 	require.Equal(t, []Candidate{
-		{ID: "node-b", Term: 101, Key: "e/b", Proposal: []byte("b"), Ours: true},
+		{ID: "node-b", Term: 101, Key: "e/b", Proposal: []byte("b"), Leads: true, Ours: true},
 		{ID: "node-a", Term: 102, Key: "e/a", Proposal: []byte("a"), Priority: 1, Preempts: true, Ours: true},
 	}, r.line())
 
