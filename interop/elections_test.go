@@ -76,84 +76,102 @@ func campaign(ctx context.Context, e *election.Election[string], value string) <
 // other, in the order in which they came, and see each other lead.
 func TestElectionsTakePart(t *testing.T) {
 	for _, kind := range kinds() {
-		t.Run(kind, func(t *testing.T) {
-			s := startSide(t, kind, 1)
-			ctx, endpoints := testContext(t), s.cluster.Endpoints()
-			c := ourClient(t, endpoints)
-			ours := election.New[string](c, electionName)
-			listener, err := newCtl(t, s).start(ctx, ctlStep{args: "elect -l " + electionName})
-			require.NoError(t, err)
-			observed := make(chan election.Leader[string])
-			go func() {
-				for leader, err := range ourElection(t, endpoints).Observe(ctx) {
-					if err != nil {
-						return
-					}
-					observed <- leader
-				}
-			}()
-			require.True(t, (<-observed).Vacant)
-
-			l, err := ours.Campaign(ctx, "ours")
-			require.NoError(t, err)
-			require.Equal(t, "ours", (<-observed).Value)
-			// etcdctl skips values that it is too slow to see, so it is waited for.
-			listens := func(value string) {
-				t.Helper()
-				seen, err := listener.read(2)
-				require.NoError(t, err)
-				require.True(t, strings.HasPrefix(seen, electionName+"/") && strings.HasSuffix(seen, "\n"+value+"\n"), seen)
-			}
-			listens("ours")
-
-			// concurrency.Election sees our leader, and waits for it.
-			_, session := etcdSession(t, s)
-			theirs := concurrency.NewElection(session, electionName)
-			leader, err := theirs.Leader(ctx)
-			require.NoError(t, err)
-			require.Equal(t, "ours", string(leader.Kvs[0].Value))
-			elected := make(chan error, 1)
-			go func() { elected <- theirs.Campaign(ctx, "concurrency") }()
-			line(ctx, t, c, 2)
-
-			// So does etcdctl, and then one of ours, whose priority does not help.
-			candidate, err := newCtl(t, s).start(ctx, ctlStep{args: "elect " + electionName + " etcdctl"})
-			require.NoError(t, err)
-			line(ctx, t, c, 3)
-			last := campaign(ctx, ourElection(t, endpoints, election.WithPriority(9)), "last")
-			candidates := line(ctx, t, c, 4)
-			require.Empty(t, elected)
-
-			require.NoError(t, l.Resign(ctx))
-			require.NoError(t, <-elected)
-			require.EqualValues(t, theirs.Rev(), candidates[1].CreateRevision)
-			now := <-observed
-			require.Equal(t, "concurrency", now.Value)
-			listens("concurrency")
-			require.EqualValues(t, candidates[1].CreateRevision, now.Term)
-			require.False(t, now.Ours)
-			require.ErrorIs(t, ours.RequestStepDown(ctx, ""), election.ErrUnheard)
-
-			require.NoError(t, theirs.Resign(ctx))
-			require.Equal(t, "etcdctl", (<-observed).Value)
-			listens("etcdctl")
-			seen, err := candidate.read(2)
-			require.NoError(t, err)
-			require.True(t, strings.HasSuffix(seen, "\netcdctl\n"), seen)
-
-			require.NoError(t, candidate.interrupt())
-			got := <-last
-			require.NoError(t, got.err)
-			require.Equal(t, "last", (<-observed).Value)
-			listens("last")
-			require.NoError(t, got.l.Proclaim(ctx, "proclaimed"))
-			require.Equal(t, "proclaimed", (<-observed).Value)
-			listens("proclaimed")
-			require.NoError(t, got.l.Resign(ctx))
-			require.True(t, (<-observed).Vacant)
-			require.NoError(t, listener.interrupt())
-		})
+		t.Run(kind, func(t *testing.T) { testElectionsTakePart(t, startSide(t, kind, 1)) })
 	}
+}
+
+func testElectionsTakePart(t *testing.T, s *side) {
+	ctx := testContext(t)
+	c := ourClient(t, s.cluster.Endpoints())
+	ours := election.New[string](c, electionName)
+	seen := watchElection(ctx, t, s)
+
+	l, err := ours.Campaign(ctx, "ours")
+	require.NoError(t, err)
+	require.Equal(t, l.Key(), seen.leads("ours").Key)
+
+	// concurrency.Election sees our leader, and waits for it.
+	_, session := etcdSession(t, s)
+	theirs := concurrency.NewElection(session, electionName)
+	leader, err := theirs.Leader(ctx)
+	require.NoError(t, err)
+	require.Equal(t, "ours", string(leader.Kvs[0].Value))
+	elected := make(chan error, 1)
+	go func() { elected <- theirs.Campaign(ctx, "concurrency") }()
+	line(ctx, t, c, 2)
+
+	// So does etcdctl, and then one of ours, whose priority does not help.
+	candidate, err := newCtl(t, s).start(ctx, ctlStep{args: "elect " + electionName + " etcdctl"})
+	require.NoError(t, err)
+	line(ctx, t, c, 3)
+	last := campaign(ctx, ourElection(t, s.cluster.Endpoints(), election.WithPriority(9)), "last")
+	line(ctx, t, c, 4)
+	require.Empty(t, elected)
+
+	require.NoError(t, l.Resign(ctx))
+	require.NoError(t, <-elected)
+	now := seen.leads("concurrency")
+	require.EqualValues(t, theirs.Rev(), now.Term)
+	require.False(t, now.Ours)
+	require.ErrorIs(t, ours.RequestStepDown(ctx, ""), election.ErrUnheard)
+
+	require.NoError(t, theirs.Resign(ctx))
+	seen.leads("etcdctl")
+	printed, err := candidate.read(2)
+	require.NoError(t, err)
+	require.True(t, strings.HasSuffix(printed, "\netcdctl\n"), printed)
+
+	require.NoError(t, candidate.interrupt())
+	got := <-last
+	require.NoError(t, got.err)
+	seen.leads("last")
+	require.NoError(t, got.l.Proclaim(ctx, "proclaimed"))
+	seen.leads("proclaimed")
+	require.NoError(t, got.l.Resign(ctx))
+	require.True(t, (<-seen.observed).Vacant)
+	require.NoError(t, seen.listener.interrupt())
+}
+
+// electionWatch sees who leads in two ways: by our Observe, and by etcdctl.
+type electionWatch struct {
+	t        *testing.T
+	observed chan election.Leader[string]
+	listener *runningCtl
+}
+
+func watchElection(ctx context.Context, t *testing.T, s *side) *electionWatch {
+	t.Helper()
+	w := &electionWatch{t: t, observed: make(chan election.Leader[string])}
+	var err error
+	w.listener, err = newCtl(t, s).start(ctx, ctlStep{args: "elect -l " + electionName})
+	require.NoError(t, err)
+	e := ourElection(t, s.cluster.Endpoints())
+	go func() {
+		for leader, err := range e.Observe(ctx) {
+			if err != nil {
+				return
+			}
+			select {
+			case w.observed <- leader:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	require.True(t, (<-w.observed).Vacant)
+	return w
+}
+
+// leads expects both to see the leader with the value next. etcdctl skips values
+// that it is too slow to see, so it is waited for each time.
+func (w *electionWatch) leads(value string) election.Leader[string] {
+	w.t.Helper()
+	leader := <-w.observed
+	require.Equal(w.t, value, leader.Value)
+	printed, err := w.listener.read(2)
+	require.NoError(w.t, err)
+	require.Equal(w.t, leader.Key+"\n"+value+"\n", printed)
+	return leader
 }
 
 // TestEtcdElectsAPhantom shows the bug that electiontest's case
@@ -189,24 +207,16 @@ func TestEtcdDoesNotTellVacancies(t *testing.T) {
 	ours := ourElection(t, s.cluster.Endpoints())
 	_, session := etcdSession(t, s)
 	theirs := concurrency.NewElection(session, electionName).Observe(ctx)
-	observed := make(chan election.Leader[string])
-	go func() {
-		for leader, err := range ourElection(t, s.cluster.Endpoints()).Observe(ctx) {
-			if err != nil {
-				return
-			}
-			observed <- leader
-		}
-	}()
-	require.True(t, (<-observed).Vacant)
+	seen := watchElection(ctx, t, s)
 	for _, value := range []string{"a", "b"} {
 		l, err := ours.Campaign(ctx, value)
 		require.NoError(t, err)
-		require.Equal(t, value, (<-observed).Value)
+		seen.leads(value)
 		require.Equal(t, value, string((<-theirs).Kvs[0].Value), "the next thing that it says")
 		require.NoError(t, l.Resign(ctx))
-		require.True(t, (<-observed).Vacant)
+		require.True(t, (<-seen.observed).Vacant)
 	}
+	require.NoError(t, seen.listener.interrupt())
 }
 
 // BenchmarkHandOver measures, on three members, how long nobody leads between a
