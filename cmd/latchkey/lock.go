@@ -28,6 +28,10 @@ The command finds the fencing token in LATCHKEY_LOCK_TOKEN. It grows from holder
 the largest one it has seen, and refuses smaller ones, is safe from holders who woke up too late. The key is in
 LATCHKEY_LOCK_KEY. etcdctl lock and concurrency.Mutex take the same locks.
 
+Others see with latchkey locks who holds the lock, and can ask for its release: what they say is printed to standard
+error, and with --yield the command is stopped as if the lock were lost. With --delay, which all that use the lock must
+give, nobody gets it for that time after a holder was cut off; after a normal end there is no delay.
+
 Exit codes: that of the command, 128 and the number for one that a signal ended, and
   124  somebody else holds the lock, and the time to wait is over
   125  the lock could not be taken, or was lost
@@ -39,7 +43,14 @@ Exit codes: that of the command, 128 and the number for one that a signal ended,
 type lockOptions struct {
 	ttl, grace, wait time.Duration
 	bounded          bool // wait was given
-	try              bool
+	try, yield       bool
+	owner, info      string
+	delay            time.Duration
+}
+
+// options are those of the lock.
+func (o *lockOptions) options() []lock.Option {
+	return []lock.Option{lock.WithOwner(o.owner), lock.WithInfo(o.info), lock.WithDelay(o.delay)}
 }
 
 func newLockCommand(a *app) *cobra.Command {
@@ -50,7 +61,7 @@ func newLockCommand(a *app) *cobra.Command {
 		Long:  lockLong,
 		Example: `  latchkey lock jobs/nightly -- ./nightly.sh
   latchkey lock jobs/nightly --try -- ./nightly.sh        # or do nothing
-  latchkey lock deploy --wait=10m --ttl=30s -- make deploy`,
+  latchkey lock deploy --wait=10m --ttl=30s --info="release 7" -- make deploy`,
 		Args: func(c *cobra.Command, args []string) error {
 			if c.ArgsLenAtDash() != 1 || len(args) < 2 {
 				return usageErrorf("latchkey lock takes a name, and a command behind --: latchkey lock NAME -- COMMAND [ARGS]")
@@ -66,6 +77,10 @@ func newLockCommand(a *app) *cobra.Command {
 	f.DurationVar(&o.wait, "wait", 0, "how long to wait for the lock at most (no bound)")
 	f.BoolVar(&o.try, "try", false, "do not wait at all")
 	f.DurationVar(&o.ttl, "ttl", defaultLockTTL, "how long others wait for the lock after this command was cut off")
+	f.StringVar(&o.owner, "owner", "", "who holds the lock, for others to see (host and process)")
+	f.StringVar(&o.info, "info", "", "what it is held for, for others to see")
+	f.BoolVar(&o.yield, "yield", false, "stop the command when somebody asks for the lock's release")
+	f.DurationVar(&o.delay, "delay", 0, "keep the lock from others for this time after a holder was cut off")
 	f.DurationVar(&o.grace, "grace", defaultLockGrace, "time between SIGTERM and SIGKILL when the lock is lost")
 	return a.addGlobals(c)
 }
@@ -82,7 +97,7 @@ func (a *app) runLocked(ctx context.Context, name string, argv []string, o lockO
 			fmt.Fprintf(a.errOut, "latchkey: %s\n", messageOf(cerr))
 		}
 	}()
-	held, err := acquire(ctx, lock.New(c, name), o)
+	held, err := acquire(ctx, lock.New(c, name, o.options()...), o)
 	if err != nil {
 		if i, ok := signalOf(ctx); ok {
 			return exitCode{code: i.code()}
@@ -96,7 +111,9 @@ func (a *app) runLocked(ctx context.Context, name string, argv []string, o lockO
 	g := &guarded{argv: argv, in: a.in, out: a.out, errOut: a.errOut, grace: o.grace}
 	g.env = append(append(g.env, a.environ...),
 		"LATCHKEY_LOCK_TOKEN="+strconv.FormatUint(uint64(held.Token()), 10), "LATCHKEY_LOCK_KEY="+held.Key())
-	code, err := g.run(ctx, held.Context())
+	working, stop := a.heed(held, o.yield)
+	code, err := g.run(ctx, working)
+	stop()
 
 	// The command is gone, so nothing is lost if the release fails: the lock
 	// ends by itself after the time to live, and others wait until then.
@@ -109,6 +126,32 @@ func (a *app) runLocked(ctx context.Context, name string, argv []string, o lockO
 		return nil
 	}
 	return exitCode{code, err}
+}
+
+// heed tells the user of requests to release the lock until stop is called. It
+// returns a context that ends with the lock, or, if it is to yield, with the
+// first request.
+func (a *app) heed(held *lock.Held, yield bool) (working context.Context, stop func()) {
+	working, cancel := context.WithCancelCause(held.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case r := <-held.ReleaseRequested():
+				fmt.Fprintf(a.errOut, "latchkey: release of lock %s was requested by %s\n", held.Name(), requestText(&r))
+				if yield {
+					cancel(fmt.Errorf("its release was requested by %s", requestText(&r)))
+				}
+			case <-working.Done():
+				return
+			}
+		}
+	}()
+	return working, func() {
+		cancel(nil)
+		<-done
+	}
 }
 
 // errWaited is the cause of a wait that took too long.

@@ -184,12 +184,10 @@ func (e *Election[T]) bury(ctx context.Context, c *contender.Claim, former clien
 		next := encode(succession{To: own, Term: fence.Token(c.Token())})
 		ops = append(ops, client.OpPut(e.keys.next(), next, client.WithLease(c.Session().ID())))
 	}
-	for n := 0; ; n++ {
+	return contender.Retry(ctx, func() error {
 		_, err := e.client.Txn().
 			If(c.Guard()...).If(client.CreateRevision(former.Key).Equal(former.CreateRevision)).
 			Then(ops...).Commit(ctx)
-		if err == nil || !contender.Temporary(err) || !contender.Pause(ctx, n) {
-			return err
-		}
-	}
+		return err
+	})
 }

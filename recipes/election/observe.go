@@ -166,17 +166,17 @@ func (e *Election[T]) roll(ctx context.Context) (*roll, error) {
 
 // readAll reads the election as it is, again and again until it is answered or
 // ctx ends.
-func (e *Election[T]) readAll(ctx context.Context) ([]client.KV, client.Revision, error) {
+func (e *Election[T]) readAll(ctx context.Context) (kvs []client.KV, rev client.Revision, err error) {
 	if e.err != nil {
 		return nil, 0, e.err
 	}
-	for n := 0; ; n++ {
-		kvs, rev, err := e.readOnce(ctx)
-		if err == nil || ctx.Err() != nil {
+	for {
+		err = contender.Retry(ctx, func() error {
+			kvs, rev, err = e.readOnce(ctx)
+			return err
+		})
+		if !errors.Is(err, client.ErrCompacted) { // between two pages
 			return kvs, rev, err
-		}
-		if !contender.Temporary(err) && !errors.Is(err, client.ErrCompacted) || !contender.Pause(ctx, n) {
-			return nil, 0, err
 		}
 	}
 }

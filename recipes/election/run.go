@@ -10,9 +10,14 @@ import (
 	"github.com/latchkey-go/latchkey/recipes/internal/contender"
 )
 
-// resignTimeout bounds how long Run waits for a resignation to be confirmed. The
-// resignation itself goes on.
-const resignTimeout = 5 * time.Second
+const (
+	// resignTimeout bounds how long Run waits for a resignation to be confirmed.
+	// The resignation itself goes on.
+	resignTimeout = 5 * time.Second
+	// lossPause is how long Run waits before it stands again after its place in the
+	// line was lost.
+	lossPause = 10 * time.Millisecond
+)
 
 // Run campaigns, calls fn whenever it leads, and campaigns again after that.
 //
@@ -38,29 +43,21 @@ const resignTimeout = 5 * time.Second
 // not be reached it tries again until ctx ends. Errors: those above, and those of
 // Campaign that trying again does not cure.
 func (e *Election[T]) Run(ctx context.Context, val T, fn func(ctx context.Context, l *Leadership[T]) error) error {
-	for n := 0; ; {
-		l, err := e.Campaign(ctx, val)
-		if err == nil {
-			n = 0
-			again, err := l.serve(ctx, fn)
-			if !again {
+	for {
+		var l *Leadership[T]
+		err := contender.Retry(ctx, func() (err error) {
+			l, err = e.Campaign(ctx, val)
+			return err
+		})
+		switch {
+		case err == nil:
+			if again, err := l.serve(ctx, fn); !again {
 				return err
 			}
-			continue
-		}
-		if ctx.Err() != nil || !e.curable(err) || !contender.Pause(ctx, n) {
+		case !errors.Is(err, ErrLost) || e.session != nil && e.session.Err() != nil || !sleep(ctx, lossPause):
 			return err
 		}
-		n++
 	}
-}
-
-// curable says that another campaign may succeed.
-func (e *Election[T]) curable(err error) bool {
-	if e.session != nil && e.session.Err() != nil {
-		return false
-	}
-	return errors.Is(err, ErrLost) || contender.Temporary(err)
 }
 
 // serve calls fn and gives the leadership up when it has returned. again says

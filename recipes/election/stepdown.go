@@ -74,18 +74,15 @@ func (e *Election[T]) request(ctx context.Context, req request) error {
 	leads := client.CreateRevision(leader.Key).Equal(client.Revision(leader.Term))
 	put := client.OpPut(key, encode(req), client.WithLease(s.ID()))
 	defer e.withdraw(ctx, key)
-	for n := 0; ; n++ {
-		// Repeating it does no harm: nobody else has a key of that name.
-		res, err := e.client.Txn().If(leads).Then(put).Commit(ctx)
-		switch {
-		case err == nil && res.Succeeded:
-			return e.awaitEnd(ctx, leader, res.Revision)
-		case err == nil:
-			return nil // it does not lead any more
-		case ctx.Err() != nil || !contender.Temporary(err) || !contender.Pause(ctx, n):
-			return err
-		}
+	var res *client.TxnResult
+	err = contender.Retry(ctx, func() error { // nobody else has a key of that name
+		res, err = e.client.Txn().If(leads).Then(put).Commit(ctx)
+		return err
+	})
+	if err != nil || !res.Succeeded {
+		return err // nil: it does not lead any more
 	}
+	return e.awaitEnd(ctx, leader, res.Revision)
 }
 
 // withdraw removes a request. If that fails, it ends with the term, or with the
@@ -124,31 +121,26 @@ func (l *Leadership[T]) listen(line *line) {
 		l.hear(line, kv)
 	}
 	rev := line.revision
-	for n := 0; ctx.Err() == nil; n++ {
+	for ctx.Err() == nil {
 		from, to := keys.beside()
 		var err error
 		for ev, failed := range l.election.client.Watch(ctx, from, to, client.FromRevision(rev+1), client.WithoutDeletes()) {
-			if err = failed; err != nil {
-				break
-			}
-			rev, n = ev.KV.ModRevision, 0
-			l.hear(line, ev.KV)
-		}
-		if errors.Is(err, client.ErrCompacted) {
-			// What was asked may be among what is gone: look, and go on from there.
-			var res *client.GetResult
-			if res, err = l.claim.Get(ctx, from, to, client.Limit(besideMax)); err == nil {
-				for _, kv := range res.KVs {
-					l.hear(line, kv)
-				}
-				rev = res.Revision
-				continue
+			if err = failed; err == nil {
+				l.hear(line, ev.KV)
 			}
 		}
-		if ctx.Err() != nil || !contender.Temporary(err) {
-			return // who may not look is not asked, and leads all the same
+		if !errors.Is(err, client.ErrCompacted) {
+			return // the end; or who may not look is not asked, and leads all the same
 		}
-		contender.Pause(ctx, n)
+		// What was asked may be among what is gone: look, and go on from there.
+		res, err := l.claim.Get(ctx, from, to, client.Limit(besideMax))
+		if err != nil {
+			return
+		}
+		for _, kv := range res.KVs {
+			l.hear(line, kv)
+		}
+		rev = res.Revision
 	}
 }
 

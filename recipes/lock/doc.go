@@ -11,11 +11,15 @@
 // [Lock.Acquire] waits for the lock, [Lock.TryAcquire] does not, and both return a
 // [Held]: one acquisition, with its token, a context that lives as long as it,
 // and a transaction that commits only while it lasts. [Lock.Do] wraps the three
-// steps. [Inspect] shows an operator who holds a lock and who waits.
+// steps. [AcquireAll] does the same with several locks at once.
 //
-// The lock is not re-entrant: who holds it and acquires it again, in the same
-// process or another, waits for himself. It belongs to a session, by default the
-// client's own, which all locks and recipes of a program share.
+// The lock belongs to a session, by default the client's own, which all locks and
+// recipes of a program share. It is not re-entrant: who holds it and acquires it
+// again, in the same process or another, waits for himself, unless the lock was
+// made with [WithReentrant] and the context carries it.
+//
+// For operators: [Inspect], [Watch] and [List] show who holds locks and who
+// waits, [RequestRelease] asks a holder to give a lock up, [Break] takes it away.
 //
 // # Guarantees
 //
@@ -28,6 +32,11 @@
 // reached the cluster. Goroutines that share a session are served in the order
 // of their calls, one at a time, and the session has one place in the queue of
 // all.
+//
+// Together: AcquireAll takes the locks at the revision at which no older key is left
+// in any of the queues. All keys come into being at one revision, so of any two
+// callers one is first in every queue that they share: they can not wait for each
+// other.
 //
 // Ended: at the deletion of the key, by Release, by an operator, or with the lease
 // of the session.
@@ -49,8 +58,10 @@
 // A holder or waiter is one key, "<name>/<lease in hexadecimal>", attached to the
 // lease; the one with the smallest create revision holds the lock. These are the
 // keys of etcd's concurrency.Mutex, of "etcdctl lock" and of the v3lock service:
-// they exclude our locks, and ours theirs. The value is JSON with the owner, for
-// people to read; clients of etcd leave it empty and ignore ours.
+// they exclude our locks, and ours theirs. The value is JSON with the owner, the
+// info, and what operators have to say to the holder; clients of etcd leave it
+// empty and ignore ours. A lock with [WithDelay] has a second key while it is held,
+// "<name>.delay", with a lease of its own.
 //
 // Only keys without a further "/" after "<name>/" take part, so locks on "a" and
 // "a/b" are independent. (etcd's clients count the keys below "a/b" as well and
@@ -63,7 +74,7 @@
 // # Failure handling
 //
 // The process dies: the key ends with its lease, at most one TTL after the last
-// renewal, and the next in the queue has the lock.
+// renewal, and the next in the queue has the lock; with WithDelay, after the delay.
 //
 // The session ends, or somebody deletes the key: holders see their context end
 // with a [*LostError] as its cause, at once for a deleted key, and waiters return
@@ -83,5 +94,14 @@
 //
 // The cluster can not be reached: waiting goes on until the context or the session
 // ends. The holder's lock is valid until the session's trust ends, see
-// [Held.Remaining].
+// [Held.Remaining]; [Held.States] tells when half a TTL has passed without a
+// renewal.
+//
+// # Costs
+//
+// A lock that nobody else wants costs one transaction, and one to give it back,
+// whether it is one lock or forty together. A waiter costs one transaction, and
+// one read when its predecessor has gone; in between it sends nothing but the
+// session's renewals. A key that exists for more than 10 ms is watched. Valid and
+// Remaining are local and allocate nothing.
 package lock

@@ -22,6 +22,12 @@ var (
 	// ErrDetached is a reason of a loss: somebody has written the key and thereby
 	// taken it off its lease.
 	ErrDetached = contender.ErrDetached
+	// ErrBroken is a reason of a loss: somebody called Break.
+	ErrBroken = errors.New("lock was broken")
+	// ErrNotHeld: nobody holds the lock, or nobody with that token.
+	ErrNotHeld = errors.New("lock is not held")
+	// ErrUnreachable: the holder is a client that can not be asked for anything.
+	ErrUnreachable = errors.New("holder does not take requests")
 	// ErrReleased is the cause of a handle's context after Release.
 	ErrReleased = errors.New("lock was released")
 	// ErrConflict: another recipe uses the name. A [*ConflictError] names it.
@@ -35,7 +41,7 @@ var (
 type LostError struct {
 	Name  string
 	Token fence.Token // zero when the loss came before the place in the queue
-	// Reason is ErrDeleted, ErrDetached, or the end of the session:
+	// Reason is ErrDeleted, ErrDetached, ErrBroken, or the end of the session:
 	// client.ErrSessionLost with its reason, or client.ErrSessionClosed.
 	Reason error
 	// At is when this process learned of it; zero in the error of a guarded
@@ -61,10 +67,16 @@ type HeldError struct {
 	// taken inside this process and nothing of that is in the store yet, or
 	// no longer.
 	Holder Contender
+	// Delayed says that nobody holds the lock, but the delay after a holder that
+	// ended without a release is not over. See WithDelay.
+	Delayed bool
 }
 
 // Error tells the holder.
 func (e *HeldError) Error() string {
+	if e.Delayed {
+		return fmt.Sprintf("lock %q is kept free for a time after its holder was cut off", e.Name)
+	}
 	if e.Holder.Key == "" {
 		return fmt.Sprintf("lock %q is held in this process", e.Name)
 	}

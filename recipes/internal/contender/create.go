@@ -94,10 +94,10 @@ func (c *Claim) attempt(ctx context.Context, request func() error) error {
 		case errors.Is(err, client.ErrLeaseNotFound):
 			c.lose(&client.SessionError{ID: c.spec.Session.ID(), Reason: client.ErrSessionRevoked}, true)
 			return context.Cause(c.ctx)
-		case !Temporary(err):
+		case !temporary(err):
 			return err
 		}
-		if !Pause(ctx, n) {
+		if !pause(ctx, n) {
 			return c.ended(ctx)
 		}
 	}
@@ -145,14 +145,26 @@ func (c *Claim) begin(token client.Revision) {
 	}
 }
 
-// Temporary says that a request may succeed if it is tried again.
-func Temporary(err error) bool {
+// Retry calls request until it is answered, by a success or by an error that
+// trying again does not cure, or ctx ends. It is for requests that may be
+// executed more than once.
+func Retry(ctx context.Context, request func() error) error {
+	for n := 0; ; n++ {
+		err := request()
+		if err == nil || !temporary(err) || ctx.Err() != nil || !pause(ctx, n) {
+			return err
+		}
+	}
+}
+
+// temporary says that a request may succeed if it is tried again.
+func temporary(err error) bool {
 	return errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrNoLeader) ||
 		errors.Is(err, client.ErrOverloaded) || errors.Is(err, client.ErrUncertain)
 }
 
-// Pause waits before attempt n+1. It returns false when ctx ends first.
-func Pause(ctx context.Context, n int) bool {
+// pause waits before attempt n+1. It returns false when ctx ends first.
+func pause(ctx context.Context, n int) bool {
 	timer := time.NewTimer(min(retryMax, retryMin<<min(n, 10)))
 	defer timer.Stop()
 	select {

@@ -33,8 +33,8 @@ func (c *Claim) guardKey(i int) {
 			if rev, err = c.lookAgain(i); err != nil {
 				c.lose(err, errors.Is(err, ErrDeleted) && len(c.spec.Keys) == 1)
 			}
-		case Temporary(err):
-			Pause(c.ctx, n)
+		case temporary(err):
+			pause(c.ctx, n)
 		default:
 			// Who can not see the key any more can not know that it is his. If
 			// the claim has ended anyway, this has no effect.

@@ -54,7 +54,7 @@ func (c *Claim) delete(clean bool) error {
 		case errors.Is(err, client.ErrUncertain):
 			uncertain = true
 		}
-		Pause(ctx, n)
+		pause(ctx, n)
 	}
 }
 
@@ -101,7 +101,7 @@ func sweep(c *client.Client, s *client.Session, id slotID) {
 		wait, cancel := context.WithDeadline(ctx, until)
 		for _, err := range c.Watch(wait, key, client.FromRevision(rev+1), client.WithoutDeletes()) {
 			if err != nil {
-				Pause(wait, n) // it is time, or the watch has to be made anew
+				pause(wait, n) // it is time, or the watch has to be made anew
 			}
 			break
 		}
@@ -117,7 +117,7 @@ func sweepOnce(ctx context.Context, c *client.Client, key string, lease client.L
 		if err == nil {
 			return res.Revision
 		}
-		if !Pause(ctx, n) {
+		if !pause(ctx, n) {
 			return 0
 		}
 	}

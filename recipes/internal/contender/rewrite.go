@@ -53,10 +53,10 @@ func (c *Claim) rewrite(ctx context.Context, i int, value []byte) error {
 			continue
 		case errors.Is(err, client.ErrUncertain):
 			uncertain = true
-		case !Temporary(err) && ctx.Err() == nil:
+		case !temporary(err) && ctx.Err() == nil:
 			return err
 		}
-		if ctx.Err() != nil || !Pause(ctx, n) {
+		if ctx.Err() != nil || !pause(ctx, n) {
 			if uncertain && !errors.Is(err, client.ErrUncertain) {
 				return errors.Join(client.ErrUncertain, err)
 			}

@@ -116,7 +116,7 @@ func (c *Claim) Confirm(ctx context.Context, reads ...client.Op) (View, error) {
 			return View{}, context.Cause(c.ctx)
 		case ctx.Err() != nil:
 			return View{}, c.ended(ctx)
-		case !Temporary(err) || !Pause(ctx, n):
+		case !temporary(err) || !pause(ctx, n):
 			return View{}, err
 		}
 	}
@@ -138,14 +138,13 @@ func (c *Claim) reason(own []client.OpResult) (reason error, gone bool) {
 }
 
 // Get reads, again and again until there is an answer or ctx ends.
-func (c *Claim) Get(ctx context.Context, key string, opts ...client.GetOption) (*client.GetResult, error) {
-	for n := 0; ; n++ {
-		res, err := c.spec.Client.Get(ctx, key, opts...)
-		if err == nil || !Temporary(err) || ctx.Err() != nil || !Pause(ctx, n) {
-			if err != nil && ctx.Err() != nil {
-				err = c.ended(ctx)
-			}
-			return res, err
-		}
+func (c *Claim) Get(ctx context.Context, key string, opts ...client.GetOption) (res *client.GetResult, err error) {
+	err = Retry(ctx, func() error {
+		res, err = c.spec.Client.Get(ctx, key, opts...)
+		return err
+	})
+	if err != nil && ctx.Err() != nil {
+		err = c.ended(ctx)
 	}
+	return res, err
 }
