@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -79,7 +80,7 @@ func testPersistentLife(t *testing.T, h *harness) {
 // A key that is deleted comes back, and so does one whose session is gone, with the
 // next one.
 func testPersistentHeals(t *testing.T, h *harness) {
-	c := h.client(client.Config{})
+	c := h.client(client.Config{SessionTTL: 2 * time.Second}) // the shortest that etcd grants; a third of it until a revocation shows
 	ca := h.numbers(h.c)
 	p := h.persistent(c)
 	for range 3 {
