@@ -163,9 +163,9 @@ func testAnswersLost(t *testing.T, h *harness) {
 	got, _ := ca.Get("a")
 	require.Equal(t, 1, got.Value)
 	restore := link.Down()
-	rev := h.put("n/a", 2)
+	h.put("n/a", 2)
 	h.delete("n/a")
-	rev = h.put("n/a", 3)
+	rev := h.put("n/a", 3)
 	require.NoError(t, h.c.Compact(h.ctx, rev))
 	restore()
 	h.reached(ca, rev)
@@ -215,8 +215,8 @@ func testMemberBehind(t *testing.T, h *harness) {
 
 	lag.Store(true)
 	restore := link.Down()
-	rev := h.put("n/a", 3)
-	rev = h.put("n/a", 4)
+	h.put("n/a", 3)
+	rev := h.put("n/a", 4)
 	require.NoError(t, h.c.Compact(h.ctx, rev))
 	restore()
 	// This waits while the replays come, and nothing is said meanwhile.

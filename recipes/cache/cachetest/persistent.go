@@ -99,9 +99,11 @@ func testPersistentHeals(t *testing.T, h *harness) {
 	// The session is lost here, while its key still is in the store: it is taken over.
 	s = h.session(c)
 	require.NoError(t, p.Set(h.ctx, 6))
+	before := h.key()
 	require.Error(t, s.Close(canceled(h.ctx)), "nothing is revoked")
 	moved := h.await(ca, func(i client.Item[int], ok bool) bool { return ok && i.Lease != s.ID() })
 	require.Equal(t, 6, moved.Value)
+	require.Equal(t, before.CreateRevision, moved.CreateRevision, "nobody has seen it missing")
 	require.NoError(t, p.Close(h.ctx))
 	h.await(ca, func(_ client.Item[int], ok bool) bool { return !ok })
 }

@@ -57,13 +57,6 @@ func (w *tap) config() client.Config {
 	return client.Config{DialOptions: []grpc.DialOption{grpc.WithUnaryInterceptor(w.intercept)}}
 }
 
-// set changes what is lost.
-func (w *tap) set(lose func(c *call) fate) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.lose = lose
-}
-
 func (w *tap) intercept(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	c := &call{req: req, reply: reply}
 	c.deliver = func() (proto.Message, error) {
