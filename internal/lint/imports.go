@@ -117,10 +117,15 @@ var Rules = map[string]Rule{
 
 	// What users import: no server, no raft, no bbolt, no cobra.
 	"client":                {External: []string{etcdAPI, protobuf, grpc, genproto, uuid}},
-	"client/clienttest":     {Own: []string{"client"}, External: []string{grpc, testify}},
+	"client/clienttest":     {Own: []string{"client"}, External: []string{etcdAPI, protobuf, grpc, testify}},
 	"recipes/fence":         {},
 	"recipes/lock":          {Own: []string{"client", "recipes/fence"}, External: []string{etcdAPI, uuid}},
 	"recipes/lock/locktest": {Own: []string{"client", "client/clienttest", "recipes/fence", "recipes/lock"}, External: []string{etcdAPI, protobuf, grpc, testify}},
+
+	"recipes/barrier":             {Own: []string{"client", "recipes/fence"}},
+	"recipes/barrier/barriertest": {Own: []string{"client", "client/clienttest", "recipes/barrier", "recipes/fence"}, External: []string{etcdAPI, testify}},
+	"recipes/counter":             {Own: []string{"client"}},
+	"recipes/counter/countertest": {Own: []string{"client", "client/clienttest", "recipes/counter"}, External: []string{etcdAPI, testify}},
 
 	// Programs.
 	"cmd/latchkey": {

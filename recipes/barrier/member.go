@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/latchkey-go/latchkey/client"
@@ -251,6 +252,26 @@ func (m *member) remove(how going) {
 			Commit(ctx)
 		return err
 	})
+}
+
+// depart removes the member in the background, once, and waits for that.
+func (m *member) depart(ctx context.Context, once *sync.Once, gone chan struct{}) error {
+	m.end(ErrLeft) // no effect on one that was lost
+	once.Do(func() {
+		go func() {
+			defer close(gone)
+			m.remove(goodbye)
+		}()
+	})
+	select {
+	case <-gone:
+		if cause := context.Cause(m.ctx); cause != ErrLeft { //nolint:errorlint // it is that very value
+			return fmt.Errorf("leave barrier %q: %w", m.room.name, cause)
+		}
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("leave barrier %q: %w: %w", m.room.name, client.ErrUncertain, ctxError(ctx))
+	}
 }
 
 func (m *member) created() client.Revision {

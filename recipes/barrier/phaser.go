@@ -124,23 +124,3 @@ func (g *Registered) Arrive(ctx context.Context) (uint64, error) {
 func (g *Registered) ArriveAndDeregister(ctx context.Context) error {
 	return g.member.depart(ctx, &g.leave, g.gone)
 }
-
-// depart removes the member in the background, once, and waits for that.
-func (m *member) depart(ctx context.Context, once *sync.Once, gone chan struct{}) error {
-	m.end(ErrLeft) // no effect on one that was lost
-	once.Do(func() {
-		go func() {
-			defer close(gone)
-			m.remove(goodbye)
-		}()
-	})
-	select {
-	case <-gone:
-		if cause := context.Cause(m.ctx); cause != ErrLeft { //nolint:errorlint // it is that very value
-			return fmt.Errorf("leave barrier %q: %w", m.room.name, cause)
-		}
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("leave barrier %q: %w: %w", m.room.name, client.ErrUncertain, ctxError(ctx))
-	}
-}

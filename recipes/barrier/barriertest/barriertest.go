@@ -5,6 +5,7 @@ package barriertest
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -225,6 +226,15 @@ func (h *harness) ended(ctx context.Context) error {
 		h.t.Fatal("the context did not end")
 	}
 	return context.Cause(ctx)
+}
+
+// died checks that a handle of a process that has died has ended. With the policy Break
+// it may learn first that the others have noticed.
+func (h *harness) died(ctx context.Context) {
+	h.t.Helper()
+	if err := h.ended(ctx); !errors.Is(err, barrier.ErrBroken) {
+		require.ErrorIs(h.t, err, barrier.ErrLost)
+	}
 }
 
 // forget compacts all history there is.
