@@ -106,7 +106,12 @@ func (m *member) observeLocked() {
 	if m.wait != nil && rec.Phase > m.wait.phase {
 		m.wait.finishLocked(r.seen, nil)
 	}
-	if rec.Broken != nil && (m.token != 0 || m.wait != nil) {
+	// What was seen last may be from before this member came.
+	concerned := m.token != 0 && m.token < r.seen.at
+	if m.wait != nil {
+		concerned = rec.Phase >= m.wait.phase
+	}
+	if rec.Broken != nil && concerned {
 		m.loseLocked(&BrokenError{
 			Name: r.name, Generation: rec.generation(), Reason: rec.Broken.Reason, Action: rec.Broken.Action,
 		})
