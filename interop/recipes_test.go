@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/latchkey-go/latchkey/client/clienttest"
+	"github.com/latchkey-go/latchkey/recipes/barrier/barriertest"
+	"github.com/latchkey-go/latchkey/recipes/counter/countertest"
 	"github.com/latchkey-go/latchkey/recipes/lock/locktest"
 )
 
@@ -20,6 +22,22 @@ func TestOurLock(t *testing.T) {
 	for _, kind := range kinds() {
 		t.Run(kind, func(t *testing.T) {
 			locktest.Run(t, startSide(t, kind, 1).cluster.Endpoints())
+		})
+	}
+}
+
+func TestOurBarrier(t *testing.T) {
+	for _, kind := range kinds() {
+		t.Run(kind, func(t *testing.T) {
+			barriertest.Run(t, startSide(t, kind, 1).cluster.Endpoints())
+		})
+	}
+}
+
+func TestOurCounter(t *testing.T) {
+	for _, kind := range kinds() {
+		t.Run(kind, func(t *testing.T) {
+			countertest.Run(t, startSide(t, kind, 1).cluster.Endpoints())
 		})
 	}
 }

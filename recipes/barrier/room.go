@@ -320,7 +320,8 @@ func (r *room) watchMembers(rev client.Revision) error {
 
 // vanished ends those of our members whose keys were deleted. It returns false
 // when there is nothing to look after: the end of a phase deletes the keys of those
-// who wait for just that.
+// who wait for just that, in the transaction that changes the record. Which of the two
+// watches tells of it first is open.
 func (r *room) vanished(events []client.Event) (look bool) {
 	var over client.Revision // at which a phase ended
 	var lost []*member
@@ -337,11 +338,14 @@ func (r *room) vanished(events []client.Event) (look bool) {
 	}
 	r.loseLocked(lost)
 	r.announceLocked()
+	seen := r.seen.rev
 	r.mu.Unlock()
 	for _, m := range lost {
 		m.forget()
 	}
-	return slices.ContainsFunc(events, func(ev client.Event) bool { return ev.KV.ModRevision != over })
+	return slices.ContainsFunc(events, func(ev client.Event) bool {
+		return ev.KV.ModRevision != over && ev.KV.ModRevision != seen
+	})
 }
 
 // loseLocked ends members whose keys were deleted.
