@@ -10,8 +10,12 @@ import (
 // themselves, been lost, and arrived.
 func TestStep(t *testing.T) {
 	gathers := func(p LossPolicy) record { return record{terms: terms{Recipe: double, Parties: 3, OnLoss: p}} }
-	inside := func(p LossPolicy) record { return record{terms: terms{Recipe: double, Parties: 3, OnLoss: p}, Phase: 1} }
-	rounds := func(p LossPolicy) record { return record{terms: terms{Recipe: cyclic, Parties: 3, OnLoss: p}, Phase: 4} }
+	inside := func(p LossPolicy) record {
+		return record{terms: terms{Recipe: double, Parties: 3, OnLoss: p}, Phase: 1}
+	}
+	rounds := func(p LossPolicy) record {
+		return record{terms: terms{Recipe: cyclic, Parties: 3, OnLoss: p}, Phase: 4}
+	}
 	phases := func(p LossPolicy) record { return record{terms: terms{Recipe: phaser, OnLoss: p}} }
 	acts := func(r record) record { r.Action = true; return r }
 	runs := func(r record) record { r.Action, r.Acting = true, &acting{}; return r }
