@@ -218,32 +218,32 @@ func testInvalid(t *testing.T, h *harness) {
 }
 
 // testLossEveryStep lets one of three die at each of its requests in turn, just before it
-// is executed or just after, in a whole round. Whatever the step, nobody is let in early,
-// and nobody waits for ever.
+// is executed or just after, in a whole round; as the last to come, who ends the phase, or
+// as whichever it happens to be. Whatever the step, nobody is let in early, and nobody
+// waits for ever.
 func testLossEveryStep(t *testing.T, h *harness) {
 	for _, policy := range policies {
-		for k := 1; ; k++ {
-			for _, executed := range []bool{false, true} {
-				if !h.dieAt(policy, k, executed) {
-					require.Greater(t, k, 2)
-					t.Logf("%s: %d requests", policy, k-1)
-					k = 0
-					break
-				}
+		for _, last := range []bool{true, false} {
+			k := 1
+			for h.dieAt(policy, k, false, last) && h.dieAt(policy, k, true, last) {
+				k++
 			}
-			if k == 0 {
-				break
-			}
+			require.Greater(t, k, 2)
+			t.Logf("%s, last %t: %d requests", policy, last, k-1)
 		}
 	}
 }
 
 // dieAt returns false when the member did not send so many requests.
-func (h *harness) dieAt(policy barrier.LossPolicy, k int, executed bool) bool {
+func (h *harness) dieAt(policy barrier.LossPolicy, k int, executed, last bool) bool {
 	h.t.Helper()
-	name := fmt.Sprintf("job-%s-%d-%t", policy, k, executed)
+	name := fmt.Sprintf("job-%s-%d-%t-%t", policy, k, executed, last)
 	mortal, died := h.mortal(k, executed)
-	one, two, three := h.round(h.process(), name, 3, policy), h.round(h.process(), name, 3, policy), h.round(mortal, name, 3, policy)
+	one, two := h.round(h.process(), name, 3, policy), h.round(h.process(), name, 3, policy)
+	if last {
+		h.awaitKeys(name+"/g/m/", 2)
+	}
+	three := h.round(mortal, name, 3, policy)
 	select {
 	case <-died:
 	case <-three.done:
