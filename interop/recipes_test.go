@@ -4,7 +4,9 @@ import (
 	"testing"
 
 	"github.com/latchkey-go/latchkey/client/clienttest"
+	"github.com/latchkey-go/latchkey/recipes/barrier/barriertest"
 	"github.com/latchkey-go/latchkey/recipes/cache/cachetest"
+	"github.com/latchkey-go/latchkey/recipes/counter/countertest"
 	"github.com/latchkey-go/latchkey/recipes/election/electiontest"
 	"github.com/latchkey-go/latchkey/recipes/lock/locktest"
 )
@@ -17,6 +19,8 @@ var suites = []struct {
 	{"client", clienttest.Run},
 	{"lock", locktest.Run},
 	{"election", electiontest.Run},
+	{"barrier", barriertest.Run},
+	{"counter", countertest.Run},
 	{"cache", cachetest.Run},
 }
 

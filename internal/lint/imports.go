@@ -129,6 +129,11 @@ var Rules = map[string]Rule{
 	"recipes/cache":                 {Own: []string{"client"}},
 	"recipes/cache/cachetest":       {Own: []string{"client", "client/clienttest", "recipes/cache"}, External: []string{etcdAPI, protobuf, grpc, testify}},
 
+	"recipes/barrier":             {Own: []string{"client", "recipes/fence"}},
+	"recipes/barrier/barriertest": {Own: []string{"client", "client/clienttest", "recipes/barrier", "recipes/fence"}, External: []string{etcdAPI, testify}},
+	"recipes/counter":             {Own: []string{"client"}},
+	"recipes/counter/countertest": {Own: []string{"client", "client/clienttest", "recipes/counter"}, External: []string{etcdAPI, testify}},
+
 	// Programs.
 	"cmd/latchkey": {
 		Own:      []string{"client", "recipes/...", "server"},
