@@ -197,6 +197,8 @@ type contenderJSON struct {
 	Lease   hexID         `json:"lease"`
 	Key     text          `json:"key"`
 	Request *lock.Request `json:"request,omitempty"`
+	Mode    string        `json:"mode,omitempty"`    // of a read-write lock
+	Permits int64         `json:"permits,omitempty"` // of a semaphore
 }
 
 type lockJSON struct {
@@ -209,6 +211,7 @@ type lockJSON struct {
 func contenderJSONOf(c lock.Contender) contenderJSON {
 	return contenderJSON{
 		Token: c.Token, Owner: text(c.Owner), Info: text(c.Info), Lease: hexID(c.Lease), Key: text(c.Key), Request: c.Request,
+		Permits: c.Permits,
 	}
 }
 

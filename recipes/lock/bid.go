@@ -2,7 +2,6 @@ package lock
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -18,13 +17,14 @@ type bid struct {
 	client *client.Client
 	names  []string // the i-th lock's
 	opts   options
-	value  []byte // of each key
+	record record // of each key
+	shared bool   // several can have it at once, so tokens are no fences
 	err    error  // what is wrong with the names; each call returns it
 }
 
 func newBid(c *client.Client, names []string, opts []Option) *bid {
 	b := &bid{client: c, names: names, opts: newOptions(opts)}
-	b.value, b.err = json.Marshal(record{Owner: b.opts.owner, Info: b.opts.info})
+	b.record = record{Owner: b.opts.owner, Info: b.opts.info}
 	for _, name := range names {
 		if !contender.ValidName(name) {
 			b.err = ErrName
@@ -58,6 +58,15 @@ func (b *bid) lost(loss contender.Loss) error {
 	return &LostError{Name: b.title(), Token: fence.Token(loss.Token), Reason: loss.Reason, At: loss.At}
 }
 
+// keys are the ones that a claim of the locks wants.
+func (b *bid) keys(s *client.Session) []contender.Key {
+	keys := make([]contender.Key, len(b.names))
+	for i, name := range b.names {
+		keys[i] = contender.Key{Name: name + "/" + s.ID().String(), Value: b.record.encode()}
+	}
+	return keys
+}
+
 // acquire waits for the locks.
 func (b *bid) acquire(ctx context.Context) (*hold, error) {
 	s, err := b.open(ctx)
@@ -68,7 +77,7 @@ func (b *bid) acquire(ctx context.Context) (*hold, error) {
 		return h, nil
 	}
 	h := newHold(b)
-	c, err := contender.Take(ctx, h.spec(s))
+	c, err := contender.Take(ctx, h.spec(s, b.keys(s)...))
 	if err != nil {
 		return nil, b.wrap(err)
 	}
@@ -85,7 +94,7 @@ func (b *bid) try(ctx context.Context) (*hold, error) {
 		return h, nil
 	}
 	h := newHold(b)
-	c, err := contender.Try(ctx, h.spec(s))
+	c, err := contender.Try(ctx, h.spec(s, b.keys(s)...))
 	if err != nil {
 		return nil, b.wrap(err)
 	}

@@ -14,6 +14,9 @@ type Contender struct {
 	Token fence.Token // the key's create revision; the smallest one holds the lock
 	Owner string      // as given by WithOwner; empty for etcd's own clients
 	Info  string      // as given by WithInfo
+	Mode  Mode        // of a read-write lock; ModeWrite for others
+	// Permits that it has, or wants, of a semaphore; zero for others.
+	Permits int64
 	// Request is the latest request to give the lock up, or nil.
 	Request *Request
 }
@@ -31,7 +34,18 @@ type record struct {
 	Owner   string   `json:"owner,omitempty"`
 	Info    string   `json:"info,omitempty"`
 	Request *Request `json:"request,omitempty"`
-	Broken  string   `json:"broken,omitempty"` // by whom
+	Broken  string   `json:"broken,omitempty"`  // by whom
+	Mode    string   `json:"mode,omitempty"`    // of a read-write lock
+	Permits int64    `json:"permits,omitempty"` // of a semaphore
+	Waits   bool     `json:"waits,omitempty"`   // for permits; it says so when it has seen that it has to
+}
+
+func (r record) encode() []byte {
+	b, err := json.Marshal(r)
+	if err != nil {
+		panic(err) // there is nothing in it that can not be encoded
+	}
+	return b
 }
 
 func contenderOf(kv client.KV) Contender {
@@ -41,7 +55,7 @@ func contenderOf(kv client.KV) Contender {
 	_ = json.Unmarshal(kv.Value, &r)
 	return Contender{
 		Key: kv.Key, Lease: kv.Lease, Token: fence.Token(kv.CreateRevision),
-		Owner: r.Owner, Info: r.Info, Request: r.Request,
+		Owner: r.Owner, Info: r.Info, Request: r.Request, Permits: r.Permits,
 	}
 }
 

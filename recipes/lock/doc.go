@@ -104,4 +104,53 @@
 // one read when its predecessor has gone; in between it sends nothing but the
 // session's renewals. A key that exists for more than 10 ms is watched. Valid and
 // Remaining are local and allocate nothing.
+//
+// # Read-write locks
+//
+// [NewRW] gives a lock that any number have together to read ([RWLock.RLock]), or
+// one alone to write ([RWLock.Lock]). All wait in one queue, in the order in which
+// their keys were created: a reader waits for the writers before it, whether they
+// have the lock or wait for it, and a writer for all before him. So nobody starves,
+// and readers that follow each other get in together. In between is
+// [RWLock.ULock]: it reads beside others, excludes its like, and can become a
+// writer without letting go ([UpgradeableHeld.Upgrade]), as it waits for those only
+// that read at that moment. A writer can become a reader
+// ([WriteHeld.Downgrade]); no other writer comes in between, as the key and its
+// place in the queue stay.
+//
+// Two that both read and both want to write would wait for each other; therefore
+// readers can not be upgraded. Who acquires a read-write lock with a context that
+// comes from a live handle of the same lock would wait for himself, if he had to
+// wait at all, and gets [ErrWouldDeadlock].
+//
+// The tokens of writers grow from one to the next, also of those that were
+// upgraded. Give them along with writes only: the token of a reader says nothing
+// about who is stale, as readers overlap.
+//
+// The keys are "<name>/read/<lease>.<n>", and "<name>/write/<lease>.<n>" for all but
+// readers; n tells those of one session apart. The value is JSON with the owner
+// and the mode, which may differ from what the key says after a downgrade. The
+// keys of etcd's experimental recipe.RWMutex stand at the same places and take
+// part; as it orders by the last change, it must not share a name with programs
+// that downgrade or upgrade.
+//
+// # Semaphores
+//
+// [NewSemaphore] gives out permits, several at once if so wanted, all or none
+// ([Semaphore.Acquire]). No more are out than the limit, which is in the store, so
+// that programs that come with different limits hear of it ([ErrLimitConflict])
+// and an operator can change it while they run ([Semaphore.SetLimit]). A lower
+// limit takes nothing away from those who have permits. The queue is strictly first
+// come, first served; with [WithBarging], one does not wait in line and takes what
+// is free.
+//
+// Permits were granted at the first revision at which they, those of all that came
+// before, and those that were granted under an earlier limit and are still out, fit
+// into the limit.
+//
+// The keys are "<name>/<lease>.<n>", one for each acquisition. The value is JSON with
+// the owner, the permits and, while it is so, that it waits: the first in the queue
+// watches those that have permits, and each other waiter the one before it. The
+// limit is in "<name>.limit". It is deleted when the last one releases, unless
+// somebody has set it; after a crash it stays until the next release.
 package lock

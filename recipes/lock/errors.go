@@ -35,6 +35,20 @@ var (
 	// ErrName: the name can not be one of a lock. See "Keys" in the package's
 	// documentation.
 	ErrName = errors.New("name can not be used for a lock")
+
+	// ErrWouldDeadlock: who has a read-write lock already would have to wait for
+	// it again.
+	ErrWouldDeadlock = errors.New("would wait for a lock that the caller has")
+	// ErrMode: the lock is not held, or no longer, in the mode that the call needs.
+	ErrMode = errors.New("lock is held in another mode")
+	// ErrDowngraded is the cause of a writer's context after Downgrade.
+	ErrDowngraded = errors.New("lock was downgraded")
+
+	// ErrPermits: a number of permits that can not be had, or kept.
+	ErrPermits = errors.New("number of permits is not possible")
+	// ErrLimitConflict: the semaphore was created with another limit. A
+	// [*LimitError] tells both.
+	ErrLimitConflict = errors.New("semaphore has another limit")
 )
 
 // LostError tells how a lock was lost. It is [ErrLost], and its reason.
@@ -100,3 +114,22 @@ func (e *ConflictError) Error() string {
 
 // Is makes the error ErrConflict.
 func (e *ConflictError) Is(target error) bool { return target == ErrConflict }
+
+// LimitError tells that programs disagree about a semaphore's limit. It is
+// [ErrLimitConflict].
+type LimitError struct {
+	Name   string
+	Wanted int64 // by this program; zero for whatever is in the store
+	Stored int64 // -1 when there is none
+}
+
+// Error tells both limits.
+func (e *LimitError) Error() string {
+	if e.Stored < 0 {
+		return fmt.Sprintf("semaphore %q has no limit yet", e.Name)
+	}
+	return fmt.Sprintf("semaphore %q was created with the limit %d, not %d", e.Name, e.Stored, e.Wanted)
+}
+
+// Is makes the error ErrLimitConflict.
+func (e *LimitError) Is(target error) bool { return target == ErrLimitConflict }

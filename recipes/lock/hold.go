@@ -29,11 +29,7 @@ type hold struct {
 func newHold(b *bid) *hold { return &hold{bid: b, requests: make(chan Request, 1), handles: 1} }
 
 // spec says what the claim of this hold is.
-func (h *hold) spec(s *client.Session) contender.Spec {
-	keys := make([]contender.Key, len(h.bid.names))
-	for i, name := range h.bid.names {
-		keys[i] = contender.Key{Name: name + "/" + s.ID().String(), Value: h.bid.value}
-	}
+func (h *hold) spec(s *client.Session, keys ...contender.Key) contender.Spec {
 	return contender.Spec{
 		Client: h.bid.client, Session: s, Keys: keys,
 		Lost: h.bid.lost, Released: ErrReleased, Changed: h.changed, Farewell: h.farewell,
@@ -56,6 +52,8 @@ func (h *hold) run(ctx context.Context, c *contender.Claim, enter func(*queue, c
 	return h, nil
 }
 
+func (h *hold) token() fence.Token { return fence.Token(h.claim.Token()) }
+
 // changed is told that somebody has written one of the keys.
 func (h *hold) changed(c *contender.Claim, _ int, kv client.KV) {
 	var r record
@@ -76,7 +74,7 @@ func (h *hold) changed(c *contender.Claim, _ int, kv client.KV) {
 	}
 }
 
-// handle is the part that Held and HeldSet have in common.
+// handle is the part that all handles have in common.
 type handle struct {
 	hold *hold
 	ctx  context.Context
@@ -96,17 +94,15 @@ func (h *hold) handle() *handle {
 // values returns ctx with the tokens, and with the hold if that can be shared.
 func (h *hold) values(ctx context.Context) context.Context {
 	for _, name := range h.bid.names {
-		ctx = fence.NewContext(ctx, name, fence.Token(h.claim.Token()))
+		if !h.bid.shared {
+			ctx = fence.NewContext(ctx, name, h.token())
+		}
 	}
 	if h.bid.opts.reentrant {
 		ctx = context.WithValue(ctx, h.bid.carrier(h.claim.Session()), h)
 	}
 	return ctx
 }
-
-// Token returns the fencing token: the revision at which the key was created,
-// larger than that of every earlier holder.
-func (h *handle) Token() fence.Token { return fence.Token(h.hold.claim.Token()) }
 
 // Context returns a context that lives as long as the lock is held. When the
 // lock is lost, it ends with a [*LostError] as its cause, before anybody else
@@ -170,8 +166,13 @@ func (h *handle) Txn() *client.GuardedTxn { return h.hold.claim.Txn() }
 // if it was at a moment between the call and the return, and an error that is
 // [ErrLost] if it is not.
 func (h *handle) Check(ctx context.Context) error {
-	// Without a read, etcd would judge by what the member that is asked has.
-	_, err := h.Txn().Then(client.OpGet(h.hold.claim.Key(0), client.CountOnly())).Commit(ctx)
+	return check(ctx, h.Txn(), h.hold.claim.Key(0))
+}
+
+// check commits a transaction that does nothing. Without a read, etcd would judge
+// by what the member that is asked has.
+func check(ctx context.Context, txn *client.GuardedTxn, key string) error {
+	_, err := txn.Then(client.OpGet(key, client.CountOnly())).Commit(ctx)
 	return err
 }
 

@@ -17,7 +17,7 @@ const (
 	infoBytesMax = 4096
 )
 
-// Option is an option of New, AcquireAll and TryAcquireAll.
+// Option is an option of New, NewRW, NewSemaphore, AcquireAll and TryAcquireAll.
 type Option func(*options)
 
 type options struct {
@@ -27,6 +27,7 @@ type options struct {
 	info      string
 	reentrant bool
 	delay     time.Duration
+	barging   bool
 }
 
 // WithSession binds the lock to a session instead of the client's own one. The

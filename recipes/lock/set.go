@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/fence"
 )
 
 // namesMax bounds the names of one AcquireAll: a server takes 128 operations in a
@@ -84,6 +85,10 @@ func (h *HeldSet) Key(name string) string {
 	}
 	return h.hold.claim.Key(i)
 }
+
+// Token returns the fencing token: the revision at which the keys were created,
+// larger than that of every earlier holder of any of the locks.
+func (h *HeldSet) Token() fence.Token { return h.hold.token() }
 
 // Guard returns the conditions that hold exactly as long as all locks are held,
 // see [Held.Guard].

@@ -17,8 +17,8 @@
 // [Claim.Run] executes what the recipe does to get what it wants, and undoes all
 // of it if that fails or the caller gives up. Inside, [Claim.Queue] creates the
 // keys and waits as long as the recipe's [Rule] names somebody to wait for; or the
-// recipe builds that itself of [Claim.Create], [Claim.Await], [Claim.Confirm] and
-// [Claim.Get]. Afterwards the claim is what the recipe's handle stands on:
+// recipe builds that itself of [Claim.Create], [Claim.Await], [Claim.Watch],
+// [Claim.Confirm] and [Claim.Get]. Afterwards the claim is what the recipe's handle stands on:
 // [Claim.Token], [Claim.Context], [Claim.Valid], [Claim.Guard], [Claim.Txn],
 // [Claim.Rewrite] and [Claim.Release].
 //

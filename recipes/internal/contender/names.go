@@ -36,7 +36,8 @@ const (
 // Classify judges a key by what follows "<name>/", and names the recipe of a
 // foreign one. A place's key ends there with its lease in hexadecimal; only such
 // keys take part, so that locks on "a" and "a/b" have nothing to do with each
-// other.
+// other. "b.limit" and the like stand beside the queue of "a/b"; those of a
+// semaphore on "a" itself have a number behind the lease.
 func Classify(rest string) (k Kind, recipe string) {
 	if first, _, below := strings.Cut(rest, "/"); below {
 		if recipe, ok := recipes[first]; ok {
@@ -47,10 +48,13 @@ func Classify(rest string) (k Kind, recipe string) {
 	if _, err := strconv.ParseUint(rest, 16, 64); err == nil {
 		return Place, ""
 	}
-	if lease, _, ok := strings.Cut(rest, "."); ok {
-		if _, err := strconv.ParseUint(lease, 16, 64); err == nil {
-			return Foreign, "semaphore"
-		}
+	lease, number, ok := strings.Cut(rest, ".")
+	if !ok {
+		return Foreign, "unknown"
 	}
-	return Foreign, "unknown"
+	_, err := strconv.ParseUint(lease, 16, 64)
+	if _, nerr := strconv.ParseUint(number, 10, 64); err == nil && nerr == nil {
+		return Foreign, "semaphore"
+	}
+	return Nested, ""
 }

@@ -30,6 +30,9 @@ func TestClassify(t *testing.T) {
 		"g/1/m/694d9a1c":   {Foreign, "barrier"},
 		"d/x":              {Foreign, "latch"},
 		"694d9a1c.2":       {Foreign, "semaphore"},
+		"b.limit":          {Nested, ""},
+		"c.delay":          {Nested, ""}, // though c is hexadecimal
+		"c.2.limit":        {Nested, ""},
 		"settings":         {Foreign, "unknown"},
 		"":                 {Foreign, "unknown"},
 	} {

@@ -32,8 +32,20 @@ type lifetime interface {
 }
 
 type slotTable struct {
-	mu    sync.Mutex // protects everything in the slots and turns as well
-	slots map[slotID]*slot
+	mu      sync.Mutex // protects everything in the slots and turns as well
+	slots   map[slotID]*slot
+	serials uint64
+}
+
+// Serial returns a number that no other call in this process gets: for the keys
+// of recipes of which a session may have several under one name.
+func Serial() uint64 { return slots.serial() }
+
+func (t *slotTable) serial() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.serials++
+	return t.serials
 }
 
 type slot struct {

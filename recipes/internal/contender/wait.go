@@ -19,12 +19,17 @@ type View struct {
 type Wait struct {
 	Key     string
 	Options []client.WatchOption
+	// Ends says whether an event ends the wait. Nil: every one does.
+	Ends func(client.Event) bool
 }
 
 // End is the wait for the deletion of a key.
 func End(key string) *Wait {
 	return &Wait{Key: key, Options: []client.WatchOption{client.WithoutPuts()}}
 }
+
+// ErrAgain is what a rule returns to be asked again, with another view.
+var ErrAgain = errors.New("look again")
 
 // Rule is a recipe's decision whom a claim has to wait for.
 type Rule interface {
@@ -35,8 +40,9 @@ type Rule interface {
 	Reads(token client.Revision) []client.Op
 	// Blocker judges what they found: nil, and the claim has what it wants, or
 	// what to wait for before it is judged again. It may read more at the view's
-	// revision; if that is compacted, it returns client.ErrCompacted, and is
-	// asked again with another view. ctx ends when the claim or its caller does.
+	// revision, and rewrite the claim's keys. If it returns ErrAgain, or
+	// client.ErrCompacted because it could not read, it is asked again with
+	// another view. ctx ends when the claim or its caller does.
 	Blocker(ctx context.Context, v View) (*Wait, error)
 }
 
@@ -66,13 +72,13 @@ func (c *Claim) Await(ctx context.Context, r Rule, view *View) error {
 		}
 		w, err := r.Blocker(ctx, *view)
 		switch {
-		case errors.Is(err, client.ErrCompacted):
+		case errors.Is(err, client.ErrCompacted), errors.Is(err, ErrAgain):
 		case err != nil:
 			return err
 		case w == nil:
 			return nil
 		default:
-			if err := c.await(ctx, w, view.Revision); err != nil {
+			if err := c.Watch(ctx, w, view.Revision); err != nil {
 				return err
 			}
 		}
@@ -80,12 +86,14 @@ func (c *Claim) Await(ctx context.Context, r Rule, view *View) error {
 	}
 }
 
-// await returns when there was an event after rev, or when that can only be
-// found out by looking again.
-func (c *Claim) await(ctx context.Context, w *Wait, rev client.Revision) error {
+// Watch returns when there was an event after rev that ends the wait, or when
+// that can only be found out by looking again.
+func (c *Claim) Watch(ctx context.Context, w *Wait, rev client.Revision) error {
 	opts := append([]client.WatchOption{client.FromRevision(rev + 1)}, w.Options...)
-	for _, err := range c.spec.Client.Watch(ctx, w.Key, opts...) {
+	for ev, err := range c.spec.Client.Watch(ctx, w.Key, opts...) {
 		switch {
+		case err == nil && w.Ends != nil && !w.Ends(ev):
+			continue
 		case err == nil, errors.Is(err, client.ErrCompacted):
 			return nil
 		case ctx.Err() != nil:

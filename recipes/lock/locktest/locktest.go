@@ -23,7 +23,7 @@ const caseTimeout = 30 * time.Second
 // its own, named after it, and leaves other keys alone; history is compacted on
 // the way.
 func Run(t *testing.T, endpoints []string) {
-	for _, c := range slices.Concat(cases, featureCases) {
+	for _, c := range slices.Concat(cases, featureCases, rwCases, semaphoreCases) {
 		t.Run(c.name, func(t *testing.T) {
 			if c.repeats != "" {
 				t.Log("repeats ", c.repeats)
