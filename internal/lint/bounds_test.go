@@ -118,6 +118,7 @@ var unlisted = map[string]string{
 	"latchkey.bumpMax":               "listed as --bump-revision",
 	"latchkey.ttlMax":                "what a duration can be",
 	"lock.retryMax":                  "between tries, as those of the client",
+	"retry.pauseMax":                 "between tries, as those of the client",
 	"replica.DefaultMaxLogBytes":     "for tests; the server sets catchUpBytes",
 	"rpc.watchPrefixBytesMax":        "the size of an encoding",
 	"server.defaultMaxLearners":      "listed as --max-learners",
@@ -163,6 +164,7 @@ func TestBoundsAreListed(t *testing.T) {
 func boundFolders(t *testing.T) []string {
 	t.Helper()
 	folders := []string{"server", "cmd/latchkey", "client", "recipes/lock"}
+	folders = append(folders, "recipes/discovery", "recipes/internal/presence", "recipes/internal/retry")
 	inner, err := os.ReadDir(filepath.Join(root, "server", "internal"))
 	require.NoError(t, err)
 	for _, entry := range inner {

@@ -117,10 +117,18 @@ var Rules = map[string]Rule{
 
 	// What users import: no server, no raft, no bbolt, no cobra.
 	"client":                {External: []string{etcdAPI, protobuf, grpc, genproto, uuid}},
-	"client/clienttest":     {Own: []string{"client"}, External: []string{grpc, testify}},
+	"client/clienttest":     {Own: []string{"client"}, External: []string{etcdAPI, protobuf, grpc, testify}},
 	"recipes/fence":         {},
 	"recipes/lock":          {Own: []string{"client", "recipes/fence"}, External: []string{etcdAPI, uuid}},
 	"recipes/lock/locktest": {Own: []string{"client", "client/clienttest", "recipes/fence", "recipes/lock"}, External: []string{etcdAPI, protobuf, grpc, testify}},
+
+	"recipes/internal/presence":       {Own: []string{"client", "recipes/internal/retry"}},
+	"recipes/internal/rendezvous":     {},
+	"recipes/internal/retry":          {Own: []string{"client"}},
+	"recipes/internal/view":           {Own: []string{"client", "recipes/internal/retry"}},
+	"recipes/discovery":               {Own: []string{"client", "recipes/internal/presence", "recipes/internal/rendezvous", "recipes/internal/retry", "recipes/internal/view"}},
+	"recipes/discovery/discoverygrpc": {Own: []string{"client", "recipes/discovery"}, External: []string{grpc}},
+	"recipes/discovery/discoverytest": {Own: []string{"client", "client/clienttest", "recipes/discovery", "recipes/discovery/discoverygrpc"}, External: []string{etcdAPI, grpc, testify}},
 
 	// Programs.
 	"cmd/latchkey": {
