@@ -4,7 +4,9 @@ import (
 	"testing"
 
 	"github.com/latchkey-go/latchkey/client/clienttest"
+	"github.com/latchkey-go/latchkey/recipes/discovery/discoverytest"
 	"github.com/latchkey-go/latchkey/recipes/lock/locktest"
+	"github.com/latchkey-go/latchkey/recipes/membership/membershiptest"
 )
 
 // Our client and recipes keep their promises on etcd as well as on Latchkey.
@@ -20,6 +22,22 @@ func TestOurLock(t *testing.T) {
 	for _, kind := range kinds() {
 		t.Run(kind, func(t *testing.T) {
 			locktest.Run(t, startSide(t, kind, 1).cluster.Endpoints())
+		})
+	}
+}
+
+func TestOurDiscovery(t *testing.T) {
+	for _, kind := range kinds() {
+		t.Run(kind, func(t *testing.T) {
+			discoverytest.Run(t, startSide(t, kind, 1).cluster.Endpoints())
+		})
+	}
+}
+
+func TestOurMembership(t *testing.T) {
+	for _, kind := range kinds() {
+		t.Run(kind, func(t *testing.T) {
+			membershiptest.Run(t, startSide(t, kind, 1).cluster.Endpoints())
 		})
 	}
 }

@@ -164,7 +164,7 @@ func TestBoundsAreListed(t *testing.T) {
 func boundFolders(t *testing.T) []string {
 	t.Helper()
 	folders := []string{"server", "cmd/latchkey", "client", "recipes/lock"}
-	folders = append(folders, "recipes/discovery", "recipes/internal/presence", "recipes/internal/retry")
+	folders = append(folders, "recipes/discovery", "recipes/membership", "recipes/internal/presence", "recipes/internal/retry")
 	inner, err := os.ReadDir(filepath.Join(root, "server", "internal"))
 	require.NoError(t, err)
 	for _, entry := range inner {

@@ -122,13 +122,15 @@ var Rules = map[string]Rule{
 	"recipes/lock":          {Own: []string{"client", "recipes/fence"}, External: []string{etcdAPI, uuid}},
 	"recipes/lock/locktest": {Own: []string{"client", "client/clienttest", "recipes/fence", "recipes/lock"}, External: []string{etcdAPI, protobuf, grpc, testify}},
 
-	"recipes/internal/presence":       {Own: []string{"client", "recipes/internal/retry"}},
-	"recipes/internal/rendezvous":     {},
-	"recipes/internal/retry":          {Own: []string{"client"}},
-	"recipes/internal/view":           {Own: []string{"client", "recipes/internal/retry"}},
-	"recipes/discovery":               {Own: []string{"client", "recipes/internal/presence", "recipes/internal/rendezvous", "recipes/internal/retry", "recipes/internal/view"}},
-	"recipes/discovery/discoverygrpc": {Own: []string{"client", "recipes/discovery"}, External: []string{grpc}},
-	"recipes/discovery/discoverytest": {Own: []string{"client", "client/clienttest", "recipes/discovery", "recipes/discovery/discoverygrpc"}, External: []string{etcdAPI, grpc, testify}},
+	"recipes/internal/presence":         {Own: []string{"client", "recipes/internal/retry"}},
+	"recipes/internal/rendezvous":       {},
+	"recipes/internal/retry":            {Own: []string{"client"}},
+	"recipes/internal/view":             {Own: []string{"client", "recipes/internal/retry"}},
+	"recipes/discovery":                 {Own: []string{"client", "recipes/internal/presence", "recipes/internal/rendezvous", "recipes/internal/retry", "recipes/internal/view"}},
+	"recipes/discovery/discoverygrpc":   {Own: []string{"client", "recipes/discovery"}, External: []string{grpc}},
+	"recipes/discovery/discoverytest":   {Own: []string{"client", "client/clienttest", "recipes/discovery", "recipes/discovery/discoverygrpc"}, External: []string{etcdAPI, grpc, testify}},
+	"recipes/membership":                {Own: []string{"client", "recipes/fence", "recipes/internal/presence", "recipes/internal/rendezvous", "recipes/internal/retry", "recipes/internal/view", "recipes/lock"}},
+	"recipes/membership/membershiptest": {Own: []string{"client", "client/clienttest", "recipes/fence", "recipes/lock", "recipes/membership"}, External: []string{testify}},
 
 	// Programs.
 	"cmd/latchkey": {
