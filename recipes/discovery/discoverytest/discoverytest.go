@@ -212,6 +212,30 @@ func (h *harness) awaitKeys(prefix string, n int) []client.KV {
 	}
 }
 
+// awaitPut waits for the first write of a key after rev. What is deleted and put
+// back at once need not be seen as missing by who follows the prefix.
+func (h *harness) awaitPut(key string, rev client.Revision) client.KV {
+	h.t.Helper()
+	for ev, err := range h.c.Watch(h.ctx, key, client.FromRevision(rev+1), client.WithoutDeletes()) {
+		require.NoError(h.t, err, "while waiting for a write of %q", key)
+		return ev.KV
+	}
+	return client.KV{}
+}
+
+// revoke ends a session's lease on the server, as that does when renewals stay out,
+// and returns the key as it is put back.
+func (h *harness) revoke(s *client.Session, key string) client.KV {
+	h.t.Helper()
+	before, err := h.c.GetOne(h.ctx, key)
+	require.NoError(h.t, err)
+	require.Equal(h.t, s.ID(), before.Lease)
+	require.NoError(h.t, h.c.Revoke(h.ctx, s.ID()))
+	back := h.awaitPut(key, before.ModRevision)
+	require.NotEqual(h.t, s.ID(), back.Lease)
+	return back
+}
+
 // compact forgets all history.
 func (h *harness) compact() {
 	h.t.Helper()

@@ -209,7 +209,7 @@ func testHealth(t *testing.T, h *harness) {
 	require.Equal(t, "a", idsOf(w.step().Instances))
 	for range 3 {
 		sick.Store(true)
-		require.Equal(t, "a", idsOf(w.untilIDs("").Lost))
+		require.Equal(t, "a", idsOf(w.untilIDs("").Lost)) // and stays so: it is sick until told otherwise
 		require.NoError(t, r.Context().Err())
 		require.NoError(t, r.Update(h.ctx, func(in *instance) error { in.Weight++; return nil }), "while it is not there")
 		require.Empty(t, h.ids())
@@ -262,9 +262,9 @@ func testRemoteDrain(t *testing.T, h *harness) {
 	kv, err := h.c.GetOne(h.ctx, "api/a")
 	require.NoError(t, err)
 	require.Equal(t, s.ID(), kv.Lease, "it still ends with the session")
-	require.NoError(t, h.c.Revoke(h.ctx, s.ID()))
-	w := h.watch(h.c)
-	back := w.untilIDs("a")
+	h.revoke(s, r.Key())
+	back, err := discovery.List[tags](h.ctx, h.c, "api")
+	require.NoError(t, err)
 	require.Equal(t, discovery.Draining, back.Instances[0].State)
 	h.close(r)
 

@@ -165,6 +165,16 @@ func (h *harness) awaitKeys(prefix string, n int) {
 	}
 }
 
+// awaitPut waits for the first write of a key after rev.
+func (h *harness) awaitPut(key string, rev client.Revision) client.KV {
+	h.t.Helper()
+	for ev, err := range h.c.Watch(h.ctx, key, client.FromRevision(rev+1), client.WithoutDeletes()) {
+		require.NoError(h.t, err, "while waiting for a write of %q", key)
+		return ev.KV
+	}
+	return client.KV{}
+}
+
 // compact forgets all history.
 func (h *harness) compact() {
 	h.t.Helper()
