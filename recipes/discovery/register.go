@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"sync"
 	"time"
 
@@ -194,12 +195,16 @@ func (r *Registration[M]) change(ctx context.Context, f func(*record) error, pre
 				return nil, err
 			}
 		}
+		before := next
 		if err := f(&next); err != nil {
 			return nil, err
 		}
-		if r.down {
+		switch {
+		case r.down:
 			r.setLocked(next) // for later
 			return nil, nil
+		case value != nil && reflect.DeepEqual(before, next):
+			return value, nil // however others have written it
 		}
 		return json.Marshal(next)
 	})
