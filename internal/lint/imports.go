@@ -137,7 +137,8 @@ var Rules = map[string]Rule{
 		Own:      []string{"client", "recipes/...", "server"},
 		External: []string{etcdAPI, grpc, cobra, pflag, yaml, sys},
 	},
-	"examples/...": {Own: []string{"client", "recipes/...", "server", "server/servertest"}},
+	"examples/...":       {Own: []string{"client", "recipes/...", "server", "server/servertest"}},
+	"examples/discovery": {Own: []string{"client", "recipes/discovery", "recipes/discovery/discoverygrpc", "server"}, External: []string{grpc}},
 
 	"internal/certtest": {},
 	"internal/lint":     {},
