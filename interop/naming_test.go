@@ -60,7 +60,9 @@ func (n *naming) serve() (addr string) {
 	return l.Addr().String()
 }
 
-type healthy struct{ healthpb.UnimplementedHealthServer }
+type healthy struct {
+	healthpb.UnimplementedHealthServer
+}
 
 func (healthy) Check(context.Context, *healthpb.HealthCheckRequest) (*healthpb.HealthCheckResponse, error) {
 	return &healthpb.HealthCheckResponse{}, nil

@@ -5,6 +5,7 @@ import (
 
 	"github.com/latchkey-go/latchkey/client/clienttest"
 	"github.com/latchkey-go/latchkey/recipes/discovery/discoverytest"
+	"github.com/latchkey-go/latchkey/recipes/election/electiontest"
 	"github.com/latchkey-go/latchkey/recipes/lock/locktest"
 	"github.com/latchkey-go/latchkey/recipes/membership/membershiptest"
 )
@@ -22,6 +23,14 @@ func TestOurLock(t *testing.T) {
 	for _, kind := range kinds() {
 		t.Run(kind, func(t *testing.T) {
 			locktest.Run(t, startSide(t, kind, 1).cluster.Endpoints())
+		})
+	}
+}
+
+func TestOurElection(t *testing.T) {
+	for _, kind := range kinds() {
+		t.Run(kind, func(t *testing.T) {
+			electiontest.Run(t, startSide(t, kind, 1).cluster.Endpoints())
 		})
 	}
 }

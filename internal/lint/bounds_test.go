@@ -110,6 +110,7 @@ var unlisted = map[string]string{
 	"client.ackTimeoutMax":           "a part of the session's own time",
 	"client.trustMarginMax":          "a part of the session's own time",
 	"client.updateDelayMax":          "between the runs of updateRunsMax",
+	"contender.retryMax":             "between tries, as those of the client",
 	"disk.maxIdleImages":             "of the disk for tests",
 	"front.codesMax":                 "gRPC's own",
 	"front.maxStreamID":              "HTTP/2's own",
@@ -117,7 +118,6 @@ var unlisted = map[string]string{
 	"front.maxWindow":                "HTTP/2's own",
 	"latchkey.bumpMax":               "listed as --bump-revision",
 	"latchkey.ttlMax":                "what a duration can be",
-	"lock.retryMax":                  "between tries, as those of the client",
 	"retry.pauseMax":                 "between tries, as those of the client",
 	"replica.DefaultMaxLogBytes":     "for tests; the server sets catchUpBytes",
 	"rpc.watchPrefixBytesMax":        "the size of an encoding",
@@ -163,7 +163,7 @@ func TestBoundsAreListed(t *testing.T) {
 // boundFolders are the packages whose bounds users meet.
 func boundFolders(t *testing.T) []string {
 	t.Helper()
-	folders := []string{"server", "cmd/latchkey", "client", "recipes/lock"}
+	folders := []string{"server", "cmd/latchkey", "client", "recipes/election", "recipes/internal/contender", "recipes/lock"}
 	folders = append(folders, "recipes/discovery", "recipes/membership", "recipes/internal/presence", "recipes/internal/retry")
 	inner, err := os.ReadDir(filepath.Join(root, "server", "internal"))
 	require.NoError(t, err)
