@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/peer"
+	grpcpeer "google.golang.org/grpc/peer"
 
 	"github.com/latchkey-go/latchkey/client"
 	"github.com/latchkey-go/latchkey/client/clienttest"
@@ -71,7 +71,7 @@ func (healthy) Check(context.Context, *healthpb.HealthCheckRequest) (*healthpb.H
 // call makes a call over conn and returns who answered.
 func (n *naming) call(conn *grpc.ClientConn) string {
 	n.t.Helper()
-	var p peer.Peer
+	var p grpcpeer.Peer
 	_, err := healthpb.NewHealthClient(conn).Check(n.ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true), grpc.Peer(&p))
 	require.NoError(n.t, err)
 	return p.Addr.String()

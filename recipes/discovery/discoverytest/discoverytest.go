@@ -58,6 +58,7 @@ func Run(t *testing.T, endpoints []string) {
 		{"Provider/Closed", testProviderClosed},
 		{"GRPC/Calls", testGRPC},
 		{"GRPC/Unreachable", testResolverUnreachable},
+		{"GRPC/KeepsLost", testResolverKeepsLost},
 		{"Peers/EtcdResolverEmptyUnsortedBare", testResolverStates},
 		{"Peers/EtcdResolverFrozenByCompaction", testResolverCompaction},
 		{"Peers/EtcdOrphanOnCancel", testCancelInFlight},

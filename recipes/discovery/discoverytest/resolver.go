@@ -42,12 +42,12 @@ func (c *conn) NewAddress([]resolver.Address)                        { panic("de
 func (c *conn) ParseServiceConfig(string) *serviceconfig.ParseResult { panic("not used") }
 
 // resolve starts a resolver of the service "api".
-func (h *harness) resolve(c *client.Client) *conn {
+func (h *harness) resolve(c *client.Client, opts ...discoverygrpc.Option) *conn {
 	h.t.Helper()
 	target, err := url.Parse("latchkey:///api")
 	require.NoError(h.t, err)
 	to := &conn{reports: make(chan report, 100)}
-	r, err := discoverygrpc.NewBuilder(c).Build(resolver.Target{URL: *target}, to, resolver.BuildOptions{})
+	r, err := discoverygrpc.NewBuilder(c, opts...).Build(resolver.Target{URL: *target}, to, resolver.BuildOptions{})
 	require.NoError(h.t, err)
 	h.t.Cleanup(r.Close)
 	return to
@@ -171,6 +171,26 @@ func testResolverUnreachable(t *testing.T, h *harness) {
 	default:
 	}
 	h.close(r)
+}
+
+// All instances are lost at once: who wants to keep them does.
+func testResolverKeepsLost(t *testing.T, h *harness) {
+	s, err := h.c.NewSession(h.ctx)
+	require.NoError(t, err)
+	h.register(h.c, at("a", "h:1"), discovery.WithSession(s))
+	keeps := h.resolve(h.c, discoverygrpc.Watching(discovery.KeepLost(time.Minute)))
+	reports := h.resolve(h.c)
+	keeps.until(h, "h:1")
+	reports.until(h, "h:1")
+	require.NoError(t, h.c.Revoke(h.ctx, s.ID()))
+	reports.until(h, "")
+	e := keeps.until(h, "h:1")
+	in, ok := discoverygrpc.FromEndpoint(e[0])
+	require.True(t, ok)
+	require.Equal(t, discovery.Lost, in.State)
+	b := h.register(h.c, at("b", "h:2"))
+	keeps.until(h, "h:2")
+	h.close(b)
 }
 
 // who is a gRPC server whose answers tell which one it is, by its address.
