@@ -7,8 +7,10 @@ import (
 	"github.com/latchkey-go/latchkey/recipes/barrier/barriertest"
 	"github.com/latchkey-go/latchkey/recipes/cache/cachetest"
 	"github.com/latchkey-go/latchkey/recipes/counter/countertest"
+	"github.com/latchkey-go/latchkey/recipes/discovery/discoverytest"
 	"github.com/latchkey-go/latchkey/recipes/election/electiontest"
 	"github.com/latchkey-go/latchkey/recipes/lock/locktest"
+	"github.com/latchkey-go/latchkey/recipes/membership/membershiptest"
 )
 
 // suites are the promises of our client and recipes.
@@ -22,6 +24,8 @@ var suites = []struct {
 	{"barrier", barriertest.Run},
 	{"counter", countertest.Run},
 	{"cache", cachetest.Run},
+	{"discovery", discoverytest.Run},
+	{"membership", membershiptest.Run},
 }
 
 // TestOurs holds that our client and recipes keep their promises on etcd as well as on Latchkey.

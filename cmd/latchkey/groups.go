@@ -12,6 +12,7 @@ var groups = []struct {
 		"lock", "rwlock", "semaphore", "locks",
 		"elect",
 		"barrier", "counter",
+		"service",
 		"lease",
 	}},
 	{"Users:", []string{"user", "role", "auth"}},

@@ -134,12 +134,23 @@ var Rules = map[string]Rule{
 	"recipes/counter":             {Own: []string{"client"}},
 	"recipes/counter/countertest": {Own: []string{"client", "client/clienttest", "recipes/counter"}, External: []string{etcdAPI, testify}},
 
+	"recipes/internal/presence":         {Own: []string{"client", "recipes/internal/retry"}},
+	"recipes/internal/rendezvous":       {},
+	"recipes/internal/retry":            {Own: []string{"client"}},
+	"recipes/internal/view":             {Own: []string{"client", "recipes/internal/retry"}},
+	"recipes/discovery":                 {Own: []string{"client", "recipes/internal/presence", "recipes/internal/rendezvous", "recipes/internal/retry", "recipes/internal/view"}},
+	"recipes/discovery/discoverygrpc":   {Own: []string{"client", "recipes/discovery"}, External: []string{grpc}},
+	"recipes/discovery/discoverytest":   {Own: []string{"client", "client/clienttest", "recipes/discovery", "recipes/discovery/discoverygrpc"}, External: []string{etcdAPI, grpc, testify}},
+	"recipes/membership":                {Own: []string{"client", "recipes/fence", "recipes/internal/presence", "recipes/internal/rendezvous", "recipes/internal/retry", "recipes/internal/view", "recipes/lock"}},
+	"recipes/membership/membershiptest": {Own: []string{"client", "client/clienttest", "recipes/fence", "recipes/lock", "recipes/membership"}, External: []string{testify}},
+
 	// Programs.
 	"cmd/latchkey": {
 		Own:      []string{"client", "recipes/...", "server"},
 		External: []string{etcdAPI, grpc, cobra, pflag, yaml, sys},
 	},
-	"examples/...": {Own: []string{"client", "recipes/...", "server", "server/servertest"}},
+	"examples/...":       {Own: []string{"client", "recipes/...", "server", "server/servertest"}},
+	"examples/discovery": {Own: []string{"client", "recipes/discovery", "recipes/discovery/discoverygrpc", "server"}, External: []string{grpc}},
 
 	"internal/certtest": {},
 	"internal/lint":     {},
