@@ -78,12 +78,13 @@ var Rules = map[string]Rule{
 	"server/internal/checkpoint": {Own: []string{"server/internal/state"}, External: []string{bbolt, etcdAPI, raft, protobuf, sys}},
 
 	// The rest of the server.
-	"server/internal/peer":   {External: []string{raft, protobuf, sys}},
+	"server/internal/socket": {},
+	"server/internal/peer":   {Own: []string{"server/internal/socket"}, External: []string{raft, protobuf, sys}},
 	"server/internal/lease":  {},
 	"server/internal/watch":  {Own: []string{"server/internal/state"}, External: []string{etcdAPI, protobuf}},
 	"server/internal/secure": {},
-	"server/internal/gate":   {},
-	"server/internal/front":  {External: []string{protobuf, grpc, xnet}},
+	"server/internal/gate":   {Own: []string{"server/internal/socket"}},
+	"server/internal/front":  {Own: []string{"server/internal/socket"}, External: []string{protobuf, grpc, xnet}},
 	"server/internal/auth":   {Own: []string{"server/internal/state"}, External: []string{etcdAPI, protobuf, grpc, bcrypt, jwt}},
 	"server/internal/rpc": {
 		Own:      []string{"server/internal/auth", "server/internal/front", "server/internal/state", "server/internal/watch"},
