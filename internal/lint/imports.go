@@ -117,13 +117,15 @@ var Rules = map[string]Rule{
 	},
 
 	// What users import: no server, no raft, no bbolt, no cobra.
-	"client":                     {External: []string{etcdAPI, protobuf, grpc, genproto, uuid}},
-	"client/clienttest":          {Own: []string{"client"}, External: []string{grpc, testify}},
-	"recipes/fence":              {},
-	"recipes/fence/fencegrpc":    {Own: []string{"recipes/fence"}, External: []string{grpc}},
-	"recipes/internal/contender": {Own: []string{"client"}},
-	"recipes/lock":               {Own: []string{"client", "recipes/fence", "recipes/internal/contender"}},
-	"recipes/lock/locktest":      {Own: []string{"client", "client/clienttest", "recipes/fence", "recipes/lock"}, External: []string{etcdAPI, protobuf, grpc, testify}},
+	"client":                        {External: []string{etcdAPI, protobuf, grpc, genproto, uuid}},
+	"client/clienttest":             {Own: []string{"client"}, External: []string{etcdAPI, protobuf, grpc, testify}},
+	"recipes/fence":                 {},
+	"recipes/fence/fencegrpc":       {Own: []string{"recipes/fence"}, External: []string{grpc}},
+	"recipes/internal/contender":    {Own: []string{"client"}},
+	"recipes/lock":                  {Own: []string{"client", "recipes/fence", "recipes/internal/contender"}},
+	"recipes/lock/locktest":         {Own: []string{"client", "client/clienttest", "recipes/fence", "recipes/lock"}, External: []string{etcdAPI, protobuf, grpc, testify}},
+	"recipes/election":              {Own: []string{"client", "recipes/fence", "recipes/internal/contender"}},
+	"recipes/election/electiontest": {Own: []string{"client", "client/clienttest", "recipes/election", "recipes/fence"}, External: []string{etcdAPI, testify}},
 
 	// Programs.
 	"cmd/latchkey": {

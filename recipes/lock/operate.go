@@ -54,6 +54,7 @@ func RequestRelease(ctx context.Context, c *client.Client, name string, r Reques
 // [ErrConflict], and those of the client.
 func Break(ctx context.Context, c *client.Client, name string, t fence.Token) error {
 	victim, err := find(ctx, c, name, t)
+	found := err == nil
 	// The owner is told by a last change of the value. That a client of etcd does
 	// not understand it is no reason not to go on.
 	for n := 0; err == nil && n < editTries; n++ {
@@ -70,6 +71,9 @@ func Break(ctx context.Context, c *client.Client, name string, t fence.Token) er
 				Commit(ctx)
 			return err
 		})
+	}
+	if found && errors.Is(err, ErrNotHeld) {
+		return nil // it is gone, be it because an attempt whose answer was lost has told its owner
 	}
 	if err != nil {
 		return fmt.Errorf("break lock %q: %w", name, err)

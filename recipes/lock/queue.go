@@ -4,15 +4,14 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 
 	"github.com/latchkey-go/latchkey/client"
 	"github.com/latchkey-go/latchkey/recipes/internal/contender"
 )
 
 const (
-	// pageFirst keys are read to find the one to wait for; if all of them are
-	// nested, pageFactor times as many are.
+	// pageFirst keys are read to find the holder; if all of them are nested,
+	// pageFactor times as many are.
 	pageFirst  = 4
 	pageFactor = 8
 	// freeTries bounds the attempts of TryAcquire at a lock below whose name
@@ -40,34 +39,20 @@ func (q *queue) wait(ctx context.Context) error { return q.claim.Queue(ctx, q) }
 // Reads reads the newest keys below each name, before our own if that is known,
 // and then the marks of holders if they count.
 func (q *queue) Reads(token client.Revision) []client.Op {
-	limit := int64(pageFirst)
-	if token == 0 {
-		limit++ // our own is among them
-	}
 	ops := make([]client.Op, len(q.bid.names))
 	for i, name := range q.bid.names {
-		ops[i] = client.OpGet(name+"/", before(token, limit)...)
+		ops[i] = contender.OpOlder(name+"/", token)
 	}
 	return append(ops, q.bid.readMarks()...)
-}
-
-func before(token client.Revision, limit int64) []client.GetOption {
-	opts := []client.GetOption{
-		client.Prefix(), client.Descending(client.ByCreateRevision), client.Limit(limit), client.KeysOnly(),
-	}
-	if token != 0 {
-		opts = append(opts, client.MaxCreateRevision(token-1))
-	}
-	return opts
 }
 
 // Blocker returns the end of the first predecessor that is found; if there is
 // none, that of a mark.
 func (q *queue) Blocker(ctx context.Context, v contender.View) (*contender.Wait, error) {
 	for i, name := range q.bid.names {
-		older, err := q.predecessor(ctx, name, v, v.Results[i].Get)
+		older, err := q.claim.Older(ctx, name+"/", v, v.Results[i].Get)
 		if err != nil {
-			return nil, err
+			return nil, conflict(name, err)
 		}
 		if older != nil {
 			return contender.End(older.Key), nil
@@ -78,23 +63,6 @@ func (q *queue) Blocker(ctx context.Context, v contender.View) (*contender.Wait,
 		return nil, err
 	}
 	return contender.End(left.Key), nil
-}
-
-// predecessor returns the newest contender older than us, given the keys
-// before ours, newest first; nil when there is none. Nested keys are skipped; if
-// they fill the page, a larger one of the same revision is read.
-func (q *queue) predecessor(ctx context.Context, name string, v contender.View, page *client.GetResult) (*client.KV, error) {
-	for limit := int64(pageFirst); ; {
-		kv, err := first(name, page.KVs, v.Token)
-		if err != nil || kv != nil || !page.More {
-			return kv, err
-		}
-		limit *= pageFactor
-		opts := append(before(v.Token, limit), client.AtRevision(v.Revision))
-		if page, err = q.claim.Get(ctx, name+"/", opts...); err != nil {
-			return nil, err
-		}
-	}
 }
 
 // seize creates the keys only if all locks are free. It returns nil when they
@@ -173,18 +141,15 @@ func (q *queue) oldest(ctx context.Context, name string, v contender.View, page 
 // first returns the first contender among kvs, which are all keys below the
 // lock's name in some order, from below the limit on; nil when there is none.
 func first(name string, kvs []client.KV, below client.Revision) (*client.KV, error) {
-	for i := range kvs {
-		kv := &kvs[i]
-		if kv.CreateRevision >= below {
-			continue
-		}
-		switch k, recipe := contender.Classify(strings.TrimPrefix(kv.Key, name+"/")); k {
-		case contender.Place:
-			return kv, nil
-		case contender.Foreign:
-			return nil, &ConflictError{Name: name, Key: kv.Key, Recipe: recipe}
-		case contender.Nested:
-		}
+	kv, err := contender.FirstPlace(name+"/", kvs, below)
+	return kv, conflict(name, err)
+}
+
+// conflict makes an error for a lock of one for its key.
+func conflict(name string, err error) error {
+	var foreign *contender.ForeignError
+	if errors.As(err, &foreign) {
+		return &ConflictError{Name: name, Key: foreign.Key, Recipe: foreign.Recipe}
 	}
-	return nil, nil
+	return err
 }

@@ -24,8 +24,11 @@ type Entry struct {
 }
 
 // ForeignError: one of the keys exists and does not have the session's lease, so
-// somebody else has put it there.
-type ForeignError struct{ Key string }
+// somebody else has put it there; or a key of another recipe stands in the line.
+type ForeignError struct {
+	Key    string
+	Recipe string // whose key it is, as Classify tells; "unknown" for a place that is not ours
+}
 
 // Error tells the key.
 func (e *ForeignError) Error() string {
@@ -116,7 +119,7 @@ func (c *Claim) adopt(own []client.OpResult) error {
 	for _, r := range own {
 		for _, kv := range r.Get.KVs {
 			if kv.Lease != c.spec.Session.ID() {
-				return &ForeignError{Key: kv.Key}
+				return &ForeignError{Key: kv.Key, Recipe: "unknown"}
 			}
 			token = max(token, kv.CreateRevision)
 		}
