@@ -126,6 +126,8 @@ var Rules = map[string]Rule{
 	"recipes/lock/locktest":         {Own: []string{"client", "client/clienttest", "recipes/fence", "recipes/lock"}, External: []string{etcdAPI, protobuf, grpc, testify}},
 	"recipes/election":              {Own: []string{"client", "recipes/fence", "recipes/internal/contender"}},
 	"recipes/election/electiontest": {Own: []string{"client", "client/clienttest", "recipes/election", "recipes/fence"}, External: []string{etcdAPI, testify}},
+	"recipes/cache":                 {Own: []string{"client"}},
+	"recipes/cache/cachetest":       {Own: []string{"client", "client/clienttest", "recipes/cache"}, External: []string{etcdAPI, protobuf, grpc, testify}},
 
 	// Programs.
 	"cmd/latchkey": {

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/client/clienttest"
 	"github.com/latchkey-go/latchkey/recipes/fence"
 	"github.com/latchkey-go/latchkey/recipes/lock"
 )
@@ -161,12 +162,12 @@ func testSemaphoreHerd(t *testing.T, h *harness) {
 // it can.
 func testSemaphoreCompacted(t *testing.T, h *harness) {
 	p := h.permits(h.sem(1), 1)
-	l := newLink()
+	l := clienttest.NewLink()
 	look := newLookout()
-	c := h.client(look.config(client.Config{Dialer: l.dial}))
+	c := h.client(look.config(client.Config{Dialer: l.Dial}))
 	w := h.want(lock.NewSemaphore(c, "job", 1), 1, 1)
 	h.watches(look, h.awaitKeys("job/", 2)[1].Key, h.holders())
-	restore := l.down()
+	restore := l.Down()
 	gone(h, p)
 	res, err := h.c.Put(h.ctx, "other", nil)
 	require.NoError(t, err)
