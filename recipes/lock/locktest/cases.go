@@ -124,6 +124,7 @@ var semaphoreCases = []named{
 	{"Semaphore/LimitConflict", testLimitConflict, "Curator trusts that all processes come with the same limit"},
 	{"Semaphore/LimitLowered", testLimitLowered, ""},
 	{"Semaphore/LimitRaised", testLimitRaised, ""},
+	{"Semaphore/LimitUnseen", testLimitUnseen, ""},
 	{"Semaphore/LimitPauses", testLimitPauses, ""},
 	{"Semaphore/Numbers", testNumbers, ""},
 	{"Semaphore/HolderCrashes", testPermitsAfterCrash, "CURATOR-595: permits of a lost session are not given back"},
