@@ -161,6 +161,8 @@ func (s *Server) open(ctx context.Context) (rec recovered, err error) {
 		if err := s.birth(ctx, dir); err != nil {
 			return rec, err
 		}
+	} else if s.cfg.Membership.Discovery.wanted() {
+		s.log.Info("discovery is not needed: this member has data", "data-dir", s.cfg.DataDir)
 	}
 	if rec, err = s.recoverMember(dir); err != nil {
 		return rec, explained(dir, err)

@@ -101,6 +101,8 @@ type Membership struct {
 	// ForceNewCluster makes this member the only one of its cluster, keeping
 	// its data: the last resort when a majority is lost for good.
 	ForceNewCluster bool
+	// Discovery finds the members of a new cluster, instead of InitialCluster.
+	Discovery Discovery
 }
 
 // Checks configures how a member watches over itself and the others.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/latchkey-go/latchkey/client"
 	"github.com/latchkey-go/latchkey/server"
 )
 
@@ -71,8 +72,9 @@ func TestFlagsWithoutEffect(t *testing.T) {
 
 func TestFlagsThatAreRefused(t *testing.T) {
 	tests := []struct{ arg, want string }{
-		{"--discovery-token=secret", "--discovery-token is not supported: list the members in initial-cluster"},
-		{"--discovery-srv=example.com", "--discovery-srv is not supported: list the members in initial-cluster"},
+		{"--discovery=http://x/token", "--discovery is not supported: etcd has dropped discovery by its v2 API: use discovery-token and discovery-endpoints"},
+		{"--discovery-srv=example.com", "--discovery-srv is not supported: list the members in initial-cluster, or use discovery-token and discovery-endpoints"},
+		{"--discovery-fallback=proxy", `--discovery-fallback "proxy": can only be exit, as there is no proxy any more`},
 		{"--snapshot-count=many", `--snapshot-count "many": is not a whole number`},
 		{"--raft-read-timeout=5", `--raft-read-timeout "5": is not a duration such as 10m`},
 		{"--pre-vote=perhaps", `--pre-vote "perhaps": is not true or false`},
@@ -109,6 +111,9 @@ func TestFlagsReachTheirFields(t *testing.T) {
 		--listen-metrics-urls=http://127.0.0.1:1 --listen-client-http-urls=http://127.0.0.1:2 --enable-grpc-gateway=false --cors=a,b
 		--host-whitelist=h --metrics=extensive --enable-pprof --corrupt-check-time=16s --disk-stall-timeout=17s
 		--feature-gates=InitialCorruptCheck=true --strict-reconfig-check=false --max-learners=18 --force-new-cluster
+		--discovery-token=d1 --discovery-endpoints=d2,d3 --discovery-dial-timeout=4s --discovery-request-timeout=5s --discovery-keepalive-time=6s
+		--discovery-keepalive-timeout=7s --discovery-insecure-transport=false --discovery-insecure-skip-tls-verify --discovery-cert=d8
+		--discovery-key=d9 --discovery-cacert=d10 --discovery-password=d11 --discovery-user=d12 --discovery-fallback=exit
 		--log-outputs=stdout,/l --listen-client-urls=http://127.0.0.1:3`)
 	o, err := parseServer(args, nil)
 	require.NoError(t, err)
@@ -133,13 +138,22 @@ func TestFlagsReachTheirFields(t *testing.T) {
 			ListenMetricsURLs: []string{"http://127.0.0.1:1"}, ListenClientHTTPURLs: []string{"http://127.0.0.1:2"},
 			DisableGateway: true, CORS: []string{"a", "b"}, HostWhitelist: []string{"h"}, ExtensiveMetrics: true, Pprof: true,
 		},
-		Checks:     server.Checks{CorruptInterval: 16 * time.Second, StallTimeout: 17 * time.Second, InitialCorrupt: true},
-		Membership: server.Membership{LooseReconfigCheck: true, MaxLearners: 18, ForceNewCluster: true},
+		Checks: server.Checks{CorruptInterval: 16 * time.Second, StallTimeout: 17 * time.Second, InitialCorrupt: true},
+		Membership: server.Membership{LooseReconfigCheck: true, MaxLearners: 18, ForceNewCluster: true, Discovery: server.Discovery{
+			Token: "d1", Endpoints: []string{"d2", "d3"}, DialTimeout: 4 * time.Second, RequestTimeout: 5 * time.Second,
+			KeepAliveTime: 6 * time.Second, KeepAliveTimeout: 7 * time.Second, UseTLS: true,
+			TLS:      client.TLSFiles{Cert: "d8", Key: "d9", CA: "d10", InsecureSkipVerify: true},
+			Username: "d12", Password: "d11",
+		}},
 	}
 	for _, t := range []*server.TLS{&want.ClientTLS, &want.PeerTLS} {
 		t.MinVersion, t.MaxVersion, t.CipherSuites, t.SelfSignedYears = "TLS1.2", "TLS1.3", []string{"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"}, 2
 	}
 	require.Equal(t, want, o.config)
+
+	o, err = parseServer([]string{"--discovery-user=name:pass:word"}, nil)
+	require.NoError(t, err)
+	require.Equal(t, server.Discovery{Username: "name", Password: "pass:word"}, o.config.Membership.Discovery)
 }
 
 // What etcd's test framework passes, down to its own default for "no bound".
