@@ -49,6 +49,8 @@ type Auth struct {
 	TokenTTL time.Duration
 	// BcryptCost is what hashing a password costs, 4 to 31. Default 10.
 	BcryptCost int
+
+	loopback bool // count the wrong passwords of loopback addresses too: in tests
 }
 
 // Limits bounds what clients may take of a member. Zero fields have the
@@ -63,6 +65,9 @@ type Limits struct {
 	// WatchesPerStream and Watches bound the watchers of a stream, and of the
 	// member. Defaults 10,000 and 1,000,000.
 	WatchesPerStream, Watches int
+	// Leases bounds the leases of the cluster, as this member sees it; one that is
+	// granted beyond is refused. Default 1,000,000.
+	Leases int
 	// HandshakeTimeout bounds a connection's TLS handshake and its first bytes.
 	// Default 10s.
 	HandshakeTimeout time.Duration

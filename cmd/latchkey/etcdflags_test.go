@@ -107,7 +107,7 @@ func TestFlagsReachTheirFields(t *testing.T) {
 		--tls-min-version=TLS1.2 --tls-max-version=TLS1.3 --cipher-suites TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 --self-signed-cert-validity=2
 		--auth-token=jwt,sign-method=RS256 --auth-token-ttl=7 --bcrypt-cost=4 --history-bytes=8
 		--max-concurrent-streams=9 --grpc-keepalive-min-time=10s --max-connections=11 --max-connections-per-host=12
-		--max-watches=13 --max-watches-per-stream=14 --handshake-timeout=15s
+		--max-watches=13 --max-watches-per-stream=14 --handshake-timeout=15s --max-leases=19
 		--listen-metrics-urls=http://127.0.0.1:1 --listen-client-http-urls=http://127.0.0.1:2 --enable-grpc-gateway=false --cors=a,b
 		--host-whitelist=h --metrics=extensive --enable-pprof --corrupt-check-time=16s --disk-stall-timeout=17s
 		--feature-gates=InitialCorruptCheck=true --strict-reconfig-check=false --max-learners=18 --force-new-cluster
@@ -132,7 +132,7 @@ func TestFlagsReachTheirFields(t *testing.T) {
 		Auth: server.Auth{Token: "jwt,sign-method=RS256", TokenTTL: 7 * time.Second, BcryptCost: 4},
 		Limits: server.Limits{
 			StreamsPerConnection: 9, KeepAliveMinTime: 10 * time.Second, Connections: 11, ConnectionsPerHost: 12,
-			Watches: 13, WatchesPerStream: 14, HandshakeTimeout: 15 * time.Second,
+			Watches: 13, WatchesPerStream: 14, HandshakeTimeout: 15 * time.Second, Leases: 19,
 		},
 		Web: server.Web{
 			ListenMetricsURLs: []string{"http://127.0.0.1:1"}, ListenClientHTTPURLs: []string{"http://127.0.0.1:2"},
