@@ -21,6 +21,12 @@ type TLS struct {
 	// AllowedCN and AllowedHostnames, if not empty, list the common names, and
 	// the names in the certificate, of which the other side must show one.
 	AllowedCN, AllowedHostnames []string
+	// AllowedURIs, if not empty, list the identities, such as
+	// "spiffe://trust.domain/latchkey/a", of which the certificate of the other
+	// side must have one, whichever side connects; one that ends in "/" stands
+	// for all with one segment more. For members only; setting it demands
+	// certificates.
+	AllowedURIs []string
 	// SkipClientSANVerification accepts members whose certificate does not
 	// name the address that they connect from.
 	SkipClientSANVerification bool

@@ -102,7 +102,7 @@ func TestFlagsReachTheirFields(t *testing.T) {
 	args := strings.Fields(`--cert-file c1 --key-file c2 --trusted-ca-file c3 --client-cert-auth --client-crl-file c4
 		--client-cert-allowed-cn=c7 --client-cert-file=c8 --client-key-file=c9 --auto-tls
 		--peer-cert-file p1 --peer-key-file p2 --peer-trusted-ca-file p3 --peer-client-cert-auth --peer-crl-file p4
-		--peer-cert-allowed-hostname=p5,p6 --peer-client-cert-file=p8 --peer-client-key-file=p9
+		--peer-cert-allowed-hostname=p5,p6 --peer-cert-allowed-uri=spiffe://a/b,spiffe://c/ --peer-client-cert-file=p8 --peer-client-key-file=p9
 		--peer-skip-client-san-verification --peer-auto-tls=true
 		--tls-min-version=TLS1.2 --tls-max-version=TLS1.3 --cipher-suites TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 --self-signed-cert-validity=2
 		--auth-token=jwt,sign-method=RS256 --auth-token-ttl=7 --bcrypt-cost=4 --history-bytes=8
@@ -126,7 +126,7 @@ func TestFlagsReachTheirFields(t *testing.T) {
 		},
 		PeerTLS: server.TLS{
 			CertFile: "p1", KeyFile: "p2", TrustedCAFile: "p3", ClientCertAuth: true, CRLFile: "p4",
-			AllowedHostnames: []string{"p5", "p6"}, ClientCertFile: "p8", ClientKeyFile: "p9", Auto: true,
+			AllowedHostnames: []string{"p5", "p6"}, AllowedURIs: []string{"spiffe://a/b", "spiffe://c/"}, ClientCertFile: "p8", ClientKeyFile: "p9", Auto: true,
 			SkipClientSANVerification: true,
 		},
 		Auth: server.Auth{Token: "jwt,sign-method=RS256", TokenTTL: 7 * time.Second, BcryptCost: 4},
