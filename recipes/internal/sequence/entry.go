@@ -11,9 +11,10 @@ import (
 type Entry struct {
 	Lane  int // its index in Log.Lanes
 	ID    ID
-	Value []byte
+	Note  string // what the writer has put into the key, if anything
+	Value []byte // nil from a reader of keys
 	// Revision is the create revision: entries are in order of it, those of one
-	// transaction in order of their ids.
+	// transaction in order of their ids, and then of their lanes.
 	Revision client.Revision
 }
 
@@ -41,7 +42,10 @@ func compareEntries(a, b Entry) int {
 	if c := cmp.Compare(a.Revision, b.Revision); c != 0 {
 		return c
 	}
-	return compareIDs(a.ID, b.ID)
+	if c := compareIDs(a.ID, b.ID); c != 0 {
+		return c
+	}
+	return cmp.Compare(a.Lane, b.Lane)
 }
 
 func compareIDs(a, b ID) int {

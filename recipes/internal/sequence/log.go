@@ -16,11 +16,17 @@ type Log struct {
 	// Lanes are the prefixes of its entries: a key is a lane and an id. Readers
 	// read all lanes as one log.
 	Lanes []string
-	// Floor is the key of the floor. Its value is an id, or a Bound.
+	// Floor is the key of the floor. Its value is an id, or a Bound. Empty for a
+	// log that is only read, such as several in one: then a position's From never
+	// rises, so that a reader that starts again reads all keys above it.
 	Floor string
 	// Under is a prefix that all lanes and the floor have in common, for watches;
 	// there should not be much else below it.
 	Under string
+	// Found, if it is set, is given the keys that a reader's watch sees in no lane,
+	// and returns the lane; that is added to the reader's lanes. An empty one means
+	// that the key is none of the log's entries.
+	Found func(key string) (lane string)
 }
 
 // Create returns the operation that makes the log, with a floor below all ids.
@@ -34,9 +40,23 @@ func (l Log) Create() client.Op { return client.OpPut(l.Floor, []byte(Bound(0)))
 // In a transaction with other conditions, these must be an outer one's: a refused
 // id must not look like a condition of the caller's that failed.
 func (l Log) Append(lane string, id ID, value []byte) ([]client.Compare, client.Op) {
+	return l.AppendNoted(lane, id, "", value)
+}
+
+// AppendNoted is Append with a note in the key, which readers of keys alone see
+// too. An append that is repeated must have the same note.
+func (l Log) AppendNoted(lane string, id ID, note string, value []byte) ([]client.Compare, client.Op) {
 	text := id.String()
-	key := lane + text
+	key := Key(lane, id, note)
 	return []client.Compare{client.Value(l.Floor).Less([]byte(text)), client.Missing(key)}, client.OpPut(key, value)
+}
+
+// Key returns the key of an entry.
+func Key(lane string, id ID, note string) string {
+	if note == "" {
+		return lane + id.String()
+	}
+	return lane + id.String() + noteMark + note
 }
 
 // EmptyBelow holds while a lane has no entry below a bound.

@@ -104,7 +104,7 @@ func (s *model) trim(bound string, rev client.Revision) {
 	var gone []string
 	for key, kv := range s.live {
 		i := s.log.lane(key)
-		if i < 0 || key >= s.log.Lanes[i]+bound {
+		if i < 0 || key == s.log.Floor || key >= s.log.Lanes[i]+bound {
 			continue
 		}
 		if kv.CreateRevision > rev && !s.trimYoung {

@@ -46,6 +46,14 @@ func NewReader(c *client.Client, l Log) *Reader {
 	return newReader(l, store{client: c, log: l})
 }
 
+// NewKeyReader returns a reader that reads the keys of entries without their
+// values, and each entry that there is once, never the history.
+func NewKeyReader(c *client.Client, l Log) *Reader {
+	r := newReader(l, store{client: c, log: l, keysOnly: true})
+	r.history = -1
+	return r
+}
+
 func newReader(l Log, src source) *Reader {
 	return &Reader{log: l, src: src, history: historyMax, backlogBytes: backlogBytesMax, settled: (*scan).settled}
 }
@@ -68,10 +76,20 @@ func (r *Reader) End(ctx context.Context) (Position, error) {
 // Errors: that of ctx; ErrMissing when the log does not exist, or is deleted;
 // ErrBacklog; and those of the client.
 func (r *Reader) Read(ctx context.Context, from Position) iter.Seq2[Batch, error] {
+	return r.read(ctx, from, true)
+}
+
+// Pass is Read for who has to look around before the reader starts again: it then
+// ends with client.ErrCompacted.
+func (r *Reader) Pass(ctx context.Context, from Position) iter.Seq2[Batch, error] {
+	return r.read(ctx, from, false)
+}
+
+func (r *Reader) read(ctx context.Context, from Position, again bool) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
-		run := &reading{Reader: r, ctx: ctx, at: from, yield: yield}
+		run := &reading{Reader: r, ctx: ctx, at: from, yield: yield, lanes: r.log}
 		err := run.start()
-		for errors.Is(err, client.ErrCompacted) && ctx.Err() == nil {
+		for again && errors.Is(err, client.ErrCompacted) && ctx.Err() == nil {
 			err = run.start()
 		}
 		if err != nil && !errors.Is(err, errStopped) {
@@ -89,6 +107,7 @@ type reading struct {
 	ctx   context.Context
 	at    Position
 	yield func(Batch, error) bool
+	lanes Log // the log, with the lanes that were found
 	// raised is a floor that counts once the reader is at the revision at which it
 	// was written: what commits later stands above it.
 	raised floor
@@ -232,11 +251,11 @@ func (r *reading) sort(b client.WatchBatch) (entries []Entry, floors []client.KV
 			floors = append(floors, ev.KV)
 			continue
 		}
-		lane := r.log.lane(ev.KV.Key)
+		lane := r.lanes.lane(ev.KV.Key)
 		if lane < 0 || !ev.Created() {
 			continue
 		}
-		if e, ok := r.log.entry(lane, ev.KV); ok {
+		if e, ok := r.lanes.entry(lane, ev.KV); ok {
 			entries = append(entries, e)
 		}
 	}
