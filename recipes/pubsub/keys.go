@@ -50,6 +50,7 @@ func (k keys) segments() string           { return k.prefix + "segments" }
 func (k keys) dedup(id string) string     { return k.prefix + "dedup/" + id }
 func (k keys) durables() string           { return k.prefix + "durable/" }
 func (k keys) durable(name string) string { return k.durables() + name }
+func (k keys) groupNames() string         { return k.prefix + "groups/" }
 func (k keys) groups() string             { return k.prefix + "group/" }
 
 // all returns the whole log.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"time"
 
 	"github.com/latchkey-go/latchkey/client"
 )
@@ -22,6 +23,9 @@ const (
 	backlogMax = 1 << 20
 	// readsMax bounds the reads in one transaction.
 	readsMax = 64
+	// The pause before a reader tries again whose cluster could not be reached.
+	pauseMin = 10 * time.Millisecond
+	pauseMax = time.Second
 )
 
 // ErrBacklog: more entries were written by writers that had seen nothing new than
@@ -89,12 +93,36 @@ func (r *Reader) read(ctx context.Context, from Position, again bool) iter.Seq2[
 	return func(yield func(Batch, error) bool) {
 		run := &reading{Reader: r, ctx: ctx, at: from, yield: yield, lanes: r.log}
 		err := run.start()
-		for again && errors.Is(err, client.ErrCompacted) && ctx.Err() == nil {
-			err = run.start()
+		for n := 0; ctx.Err() == nil; n++ {
+			at := run.at
+			if !(again && errors.Is(err, client.ErrCompacted)) && !(temporary(err) && pause(ctx, n)) {
+				break
+			}
+			if err = run.start(); run.at != at {
+				n = 0
+			}
 		}
 		if err != nil && !errors.Is(err, errStopped) {
 			yield(Batch{}, fmt.Errorf("read log %q: %w", r.log.Under, err))
 		}
+	}
+}
+
+// temporary says that the same read may succeed later: no member could be asked.
+func temporary(err error) bool {
+	return errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrNoLeader) ||
+		errors.Is(err, client.ErrOverloaded)
+}
+
+// pause waits before try n+1. It returns false when ctx ends first.
+func pause(ctx context.Context, n int) bool {
+	timer := time.NewTimer(min(pauseMax, pauseMin<<min(n, 10)))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
