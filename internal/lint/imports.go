@@ -117,9 +117,11 @@ var Rules = map[string]Rule{
 
 	// What users import: no server, no raft, no bbolt, no cobra.
 	"client":                    {External: []string{etcdAPI, protobuf, grpc, genproto, uuid}},
-	"client/clienttest":         {Own: []string{"client"}, External: []string{grpc, testify}},
+	"client/clienttest":         {Own: []string{"client"}, External: []string{etcdAPI, protobuf, grpc, testify}},
 	"recipes/fence":             {},
 	"recipes/lock":              {Own: []string{"client", "recipes/fence"}, External: []string{etcdAPI, uuid}},
+	"recipes/pubsub":            {Own: []string{"client", "recipes/internal/sequence"}},
+	"recipes/pubsub/pubsubtest": {Own: []string{"client", "client/clienttest", "recipes/pubsub"}, External: []string{testify}},
 	"recipes/internal/sequence": {Own: []string{"client"}},
 	"recipes/lock/locktest":     {Own: []string{"client", "client/clienttest", "recipes/fence", "recipes/lock"}, External: []string{etcdAPI, protobuf, grpc, testify}},
 

@@ -58,7 +58,7 @@ func (w *worker) bury(d *delivery, cause error) {
 	if err == nil {
 		w.turn.Lock()
 		next := w.snapshot(d)
-		err = w.slot.put(w.ctx, next.encode(), client.OpPut(w.member.group.keys.dead(m.offset), value))
+		err = w.slot.put(w.member.session.Context(), next.encode(), client.OpPut(w.member.group.keys.dead(m.offset), value))
 		w.turn.Unlock()
 	}
 	if err != nil {

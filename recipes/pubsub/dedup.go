@@ -14,7 +14,8 @@ import (
 // dedupConfig is the window in which dedup ids are remembered.
 type dedupConfig struct{ window time.Duration }
 
-var defaultDedup = dedupConfig{window: 2 * time.Minute}
+// dedupWindow is the window unless told otherwise.
+const dedupWindow = 2 * time.Minute
 
 // WithDedupWindow sets for how long at least the dedup ids of messages that are
 // published through this object are remembered. Default 2 minutes.

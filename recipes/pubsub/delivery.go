@@ -99,7 +99,7 @@ func (d *delivery) commit(ctx context.Context, _ Offset, fn func(tx *client.Tx) 
 	w := d.worker
 	w.turn.Lock()
 	defer w.turn.Unlock()
-	if err := context.Cause(w.ctx); err != nil {
+	if w.failure() != nil {
 		return ErrLost
 	}
 	fence := w.snapshot(nil)
@@ -200,11 +200,12 @@ func with(m map[string]int, o Offset, n int) map[string]int {
 	return m
 }
 
-// commit stores the cursor.
-func (w *worker) commit(ctx context.Context, also ...client.Op) error {
+// commit stores the cursor. It comes to its end whatever becomes of the handlers'
+// context, as it has to be known what is stored.
+func (w *worker) commit() error {
 	w.turn.Lock()
 	defer w.turn.Unlock()
-	return w.slot.put(ctx, w.snapshot(nil).encode(), also...)
+	return w.slot.put(w.member.session.Context(), w.snapshot(nil).encode())
 }
 
 // store stores the cursor when enough was handled or some time has passed, until
@@ -215,10 +216,13 @@ func (w *worker) store() {
 		case <-w.dirty:
 			w.wait()
 		case <-w.check:
-		case <-w.ctx.Done():
+		case <-w.over:
 			return
 		}
-		if err := w.commit(w.ctx); err != nil && w.ctx.Err() == nil {
+		if w.failure() != nil {
+			return
+		}
+		if err := w.commit(); err != nil {
 			w.fail(err)
 			return
 		}
@@ -242,7 +246,7 @@ func (w *worker) wait() {
 			return
 		case <-w.check:
 			return
-		case <-w.ctx.Done():
+		case <-w.over:
 			return
 		}
 	}

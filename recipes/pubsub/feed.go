@@ -16,9 +16,10 @@ type window struct {
 	bytes    int
 }
 
-var defaultWindow = window{messages: 64 << 10, bytes: 8 << 20}
-
 const (
+	// What a feed keeps unless told otherwise.
+	windowMessages = 64 << 10
+	windowBytes    = 8 << 20
 	// A slab is what a subscriber that stands still keeps alive.
 	slabMessagesMax = 1024
 	slabBytesMax    = 256 << 10

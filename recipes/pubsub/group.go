@@ -13,7 +13,7 @@ import (
 
 const (
 	defaultConcurrency  = 16
-	defaultMaxAttempts  = 20
+	defaultAttempts     = 20
 	defaultDrainTimeout = 10 * time.Second
 	// crashesMax is how many processes may end with a message before it becomes a
 	// dead letter.
@@ -118,7 +118,7 @@ func (e *deadError) Unwrap() error { return e.error }
 // and those of the client that waiting does not cure.
 func (g *Group[T]) Run(ctx context.Context, h func(ctx context.Context, m *Msg[T]) error, opts ...RunOption) error {
 	conf := runConfig{
-		from: Earliest(), concurrency: defaultConcurrency, maxAttempts: defaultMaxAttempts,
+		from: Earliest(), concurrency: defaultConcurrency, maxAttempts: defaultAttempts,
 		backoff: defaultBackoff, drain: defaultDrainTimeout,
 	}
 	for _, o := range opts {
@@ -158,6 +158,13 @@ func (g *group) run(ctx context.Context, handle handler, conf runConfig) error {
 			}
 		}
 		err := newMember(g, s, handle, conf).run(ctx)
+		if errors.Is(err, client.ErrLeaseNotFound) {
+			// The session is about to notice.
+			select {
+			case <-s.Context().Done():
+			case <-ctx.Done():
+			}
+		}
 		switch {
 		case ctx.Err() != nil:
 			return ctxError(ctx)

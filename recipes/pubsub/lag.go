@@ -73,8 +73,8 @@ func (g *group) lag(ctx context.Context) (Lag, error) {
 }
 
 // countAfter counts the messages of a partition that a cursor has not handled, up
-// to a revision. Of a record that is handled in part, it counts what is left, as
-// far as the offsets tell.
+// to a revision. A record that is handled in part counts as a whole, less what the
+// cursor says.
 func (t *topic) countAfter(ctx context.Context, p int, cur cursor, until client.Revision) (int64, error) {
 	n := -int64(len(cur.Acked))
 	for b, err := range sequence.NewKeyReader(t.client, t.keys.one(p)).Read(ctx, cur.position()) {
@@ -82,13 +82,15 @@ func (t *topic) countAfter(ctx context.Context, p int, cur cursor, until client.
 			return 0, feedError(err)
 		}
 		for _, e := range b.Entries {
-			messages, _ := readNote(e.Note)
-			if e.Revision == cur.After.Revision && cur.After.Index >= e.ID.Count {
-				messages -= min(messages, int64(cur.After.Index-e.ID.Count)+1)
+			if e.Revision > until || endOf(e).Compare(cur.After) <= 0 {
+				continue
 			}
-			if e.Revision <= until && e.Revision >= cur.After.Revision {
-				n += messages
+			messages, _, last := readNote(e.Note)
+			if e.Revision == cur.After.Revision {
+				// Exact as long as the commit was to this partition alone.
+				messages = min(messages, int64(e.ID.Count+last-cur.After.Index))
 			}
+			n += messages
 		}
 		if b.Position.Revision >= until {
 			break

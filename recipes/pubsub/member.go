@@ -60,6 +60,7 @@ type member struct {
 	id      string
 	busy    chan struct{} // one element for each handler that runs
 	workers map[int]*worker
+	given   map[int]client.Revision // tokens of claims that are given back or lost
 	ended   chan *worker
 }
 
@@ -69,7 +70,7 @@ func newMember(g *group, s *client.Session, h handler, conf runConfig) *member {
 		// A session may be in a group more than once.
 		id:      fmt.Sprintf("%s-%08x", s.ID(), rand.Uint32()),
 		busy:    make(chan struct{}, conf.concurrency),
-		workers: make(map[int]*worker), ended: make(chan *worker),
+		workers: make(map[int]*worker), given: make(map[int]client.Revision), ended: make(chan *worker),
 	}
 }
 
@@ -103,10 +104,7 @@ func (m *member) run(ctx context.Context) (err error) {
 			if fatal(w.err) {
 				return w.err
 			}
-			if errors.Is(w.err, errMoved) {
-				m.start(ctx, w.partition, w.token, seen.moved)
-			}
-			// Otherwise the roster will tell, as its owner key goes or is another's.
+			m.reconcile(ctx, seen)
 		case err := <-watched:
 			watched <- err
 			return err
@@ -135,7 +133,7 @@ func (m *member) reconcile(ctx context.Context, r roster) {
 			notify(w.check)
 		case w == nil && mine && o.member == "":
 			m.start(ctx, p, 0, r.moved)
-		case w == nil && o.member == m.id:
+		case w == nil && o.member == m.id && o.token != m.given[p]:
 			m.start(ctx, p, o.token, r.moved)
 			if !mine {
 				m.workers[p].release()
@@ -153,7 +151,13 @@ func (m *member) start(ctx context.Context, p int, token, moved client.Revision)
 	}()
 }
 
-func (m *member) gone(w *worker) { delete(m.workers, w.partition) }
+// gone notes that a worker has ended. The roster may still tell of its claim.
+func (m *member) gone(w *worker) {
+	delete(m.workers, w.partition)
+	if w.given {
+		m.given[w.partition] = w.token
+	}
+}
 
 // leave deletes the member's key; the session's end would do it as well.
 func (m *member) leave() {

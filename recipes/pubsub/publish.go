@@ -194,7 +194,8 @@ func newWrite(drafts []*draft, ms int64) *write {
 	for _, p := range order {
 		value := encodeRecord(parts[p], ms)
 		w.bytes += len(value)
-		w.records = append(w.records, record{partition: p, note: note(len(parts[p]), len(value)), value: value})
+		last := parts[p][len(parts[p])-1].index
+		w.records = append(w.records, record{partition: p, note: note(len(parts[p]), len(value), last), value: value})
 	}
 	return w
 }

@@ -78,7 +78,7 @@ func (t *Topic[T]) Publisher(opts ...PublisherOption) *Publisher[T] {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	p.cancel = cancel
 	for range conf.inFlight {
-		box := newOutbox(t.topic, conf)
+		box := newOutbox(conf, t.topic.commit)
 		p.boxes = append(p.boxes, box)
 		p.wg.Go(func() { box.run(ctx) })
 	}
@@ -167,10 +167,10 @@ func (p *Pending) Wait(ctx context.Context) (Offset, error) {
 
 // outbox is a queue of messages that are committed in order, one commit at a time.
 type outbox struct {
-	topic *topic
-	conf  publisherConfig
-	more  chan struct{} // capacity 1: something was put
-	full  chan struct{} // capacity 1: enough is there to send at once
+	conf   publisherConfig
+	commit func(ctx context.Context, batch []*Pending) // tells what became of each
+	more   chan struct{}                               // capacity 1: something was put
+	full   chan struct{}                               // capacity 1: enough is there to send at once
 
 	mu     sync.Mutex // protects what follows
 	queue  []*Pending
@@ -180,9 +180,9 @@ type outbox struct {
 	closed bool
 }
 
-func newOutbox(t *topic, conf publisherConfig) *outbox {
+func newOutbox(conf publisherConfig, commit func(context.Context, []*Pending)) *outbox {
 	return &outbox{
-		topic: t, conf: conf, space: make(chan struct{}),
+		conf: conf, commit: commit, space: make(chan struct{}),
 		more: make(chan struct{}, 1), full: make(chan struct{}, 1),
 	}
 }
@@ -253,7 +253,7 @@ func (b *outbox) run(ctx context.Context) {
 			}
 			continue
 		}
-		b.commit(ctx, batch)
+		b.deliver(ctx, batch)
 	}
 	for batch := b.take(); batch != nil; batch = b.take() {
 		for _, p := range batch {
@@ -307,26 +307,31 @@ func (b *outbox) take() []*Pending {
 	return batch
 }
 
-// commit commits a batch and tells its messages.
-func (b *outbox) commit(ctx context.Context, batch []*Pending) {
+// deliver commits a batch, within the time for it.
+func (b *outbox) deliver(ctx context.Context, batch []*Pending) {
 	ctx, cancel := context.WithTimeout(ctx, b.conf.deliver)
 	defer cancel()
+	b.commit(ctx, batch)
+}
+
+// commit commits a batch and tells its messages.
+func (t *topic) commit(ctx context.Context, batch []*Pending) {
 	drafts := make([]*draft, len(batch))
 	// What has no key goes together, into one record.
-	together, bytes := b.topic.anyPartition(), 0
+	together, bytes := t.anyPartition(), 0
 	for i, p := range batch {
 		drafts[i] = p.draft
 		if p.draft.partition >= 0 {
 			continue
 		}
 		if bytes += p.draft.bytes(); bytes > recordBytesMax {
-			together, bytes = b.topic.anyPartition(), p.draft.bytes()
+			together, bytes = t.anyPartition(), p.draft.bytes()
 		}
 		p.draft.partition = together
 	}
 	w := newWrite(drafts, time.Now().UnixMilli())
 	w.dedup = batch[0].dedup
-	at, err := b.topic.write(ctx, w)
+	at, err := t.write(ctx, w)
 	if err != nil && errors.Is(context.Cause(ctx), ErrClosed) {
 		err = fmt.Errorf("%w: %w", ErrClosed, err)
 	}
@@ -337,6 +342,6 @@ func (b *outbox) commit(ctx context.Context, batch []*Pending) {
 		close(p.done)
 	}
 	if err == nil {
-		b.topic.trimmer.published(ctx, w.messages, w.bytes)
+		t.trimmer.published(ctx, w.messages, w.bytes)
 	}
 }

@@ -165,6 +165,13 @@ func (s *Service[Req, Res]) Serve(ctx context.Context, h func(ctx context.Contex
 		session, err := s.client.Session(ctx)
 		if err == nil {
 			err = s.serve(ctx, session, h)
+			if errors.Is(err, client.ErrLeaseNotFound) { // the session is about to notice
+				select {
+				case <-session.Context().Done():
+					err = session.Err()
+				case <-ctx.Done():
+				}
+			}
 		}
 		if ctx.Err() != nil {
 			return fmt.Errorf("serve %q: %w", s.name, ctxError(ctx))

@@ -105,7 +105,7 @@ func (rawCodec) Decode(b []byte) ([]byte, error) { return b, nil }
 // Errors: [ErrName]; [ErrUnbounded]; [ErrConfig] when it exists with other
 // settings, see [Topic.SetRetention]; [ErrKubernetes]; and those of the client.
 func Open[T any](ctx context.Context, c *client.Client, name string, opts ...Option) (*Topic[T], error) {
-	o := options{window: defaultWindow, dedup: defaultDedup}
+	o := options{window: window{windowMessages, windowBytes}, dedup: dedupConfig{dedupWindow}}
 	for _, opt := range opts {
 		opt(&o)
 	}

@@ -49,19 +49,24 @@ func newTrimmer(t *topic, r Retention) *trimmer {
 // becomes of it is nobody's business: the next one makes up for it.
 func (tr *trimmer) published(ctx context.Context, messages, bytes int) {
 	n, b := tr.messages.Add(int64(messages)), tr.bytes.Add(int64(bytes))
-	now, due := time.Now().UnixMilli(), tr.next.Load()
-	r, apart := tr.retention.Load(), trimPause-time.Second
-	if r.Messages > 0 && n > r.Messages/4 || r.Bytes > 0 && b > r.Bytes/4 {
-		due -= (trimPause - trimPauseMin).Milliseconds()
-		apart = trimPauseMin
-	}
-	if now < due || !tr.turn.TryLock() {
+	apart, due := passDue(*tr.retention.Load(), time.Now().UnixMilli(), tr.next.Load(), n, b)
+	if !due || !tr.turn.TryLock() {
 		return
 	}
 	defer tr.turn.Unlock()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), trimTimeout)
 	defer cancel()
 	_, _ = tr.pass(ctx, apart)
+}
+
+// passDue says whether a pass is to be made, and how long ago the latest one of all
+// processes has to be then. next is when one is due by the clock; messages and bytes
+// were published here since the latest.
+func passDue(r Retention, now, next, messages, bytes int64) (apart time.Duration, due bool) {
+	if r.Messages > 0 && messages > r.Messages/4 || r.Bytes > 0 && bytes > r.Bytes/4 {
+		return trimPauseMin, now >= next-(trimPause-trimPauseMin).Milliseconds()
+	}
+	return trimPause - time.Second, now >= next
 }
 
 // Trimmed tells what a pass has done.
@@ -230,7 +235,7 @@ func (tr *trimmer) count(ctx context.Context, before history, p past) (messages,
 		}
 		for _, e := range b.Entries {
 			if e.Revision <= p.now {
-				n, size := readNote(e.Note)
+				n, size, _ := readNote(e.Note)
 				messages += n
 				bytes += size
 			}
@@ -338,8 +343,10 @@ func (t *topic) handledBy(ctx context.Context, value []byte, lanes []string, now
 		if err != nil {
 			return 0, err
 		}
-		if len(b.Entries) > 0 {
-			return min(b.Entries[0].Revision-1, now), nil
+		for _, e := range b.Entries {
+			if endOf(e).Compare(cur.After) > 0 {
+				return min(e.Revision-1, now), nil
+			}
 		}
 		if b.Position.Revision >= now {
 			break
@@ -348,12 +355,22 @@ func (t *topic) handledBy(ctx context.Context, value []byte, lanes []string, now
 	return now, nil
 }
 
-// note is what a record's key tells of the record: messages and bytes.
-func note(messages, bytes int) string { return fmt.Sprintf("%x-%x", messages, bytes) }
+// note is what a record's key tells of the record: messages, bytes, and the index
+// of the last message in its commit.
+func note(messages, bytes int, last uint64) string {
+	return fmt.Sprintf("%x-%x-%x", messages, bytes, last)
+}
 
-func readNote(note string) (messages, bytes int64) {
-	m, b, _ := strings.Cut(note, "-")
-	messages, _ = strconv.ParseInt(m, 16, 64)
-	bytes, _ = strconv.ParseInt(b, 16, 64)
-	return messages, bytes
+func readNote(note string) (messages, bytes int64, last uint64) {
+	parts := append(strings.Split(note, "-"), "", "", "")
+	messages, _ = strconv.ParseInt(parts[0], 16, 64)
+	bytes, _ = strconv.ParseInt(parts[1], 16, 64)
+	last, _ = strconv.ParseUint(parts[2], 16, 64)
+	return messages, bytes, last
+}
+
+// endOf returns the offset of a record's last message, by its key.
+func endOf(e sequence.Entry) Offset {
+	_, _, last := readNote(e.Note)
+	return Offset{Revision: e.Revision, Index: e.ID.Count + last}
 }

@@ -23,11 +23,8 @@ const (
 
 // worker handles one partition, as long as this member owns it.
 type worker struct {
-	member    *member
-	partition int
-	token     client.Revision // create revision of the owner's key; zero before it is ours
-	moved     client.Revision // the latest seek that it knows of; owned by the member
-	err       error           // why run returned; readable then
+	member *member
+	share
 
 	ctx     context.Context // of handlers: ends when the partition is lost
 	cancel  context.CancelCauseFunc
@@ -37,20 +34,35 @@ type worker struct {
 	check chan struct{} // capacity 1: look whether the cursor was moved
 	dirty chan struct{} // capacity 1: there is something to store
 	space chan struct{} // one element for each message in the window
+	over  chan struct{} // closed when no handler runs any more
 
 	turn sync.Mutex // one transaction with the cursor at a time; protects slot
 	slot slot
 
 	mu       sync.Mutex // protects what follows
 	released bool
-	start    cursor // as it was found
-	reached  Offset // of the last message that was begun
-	cur      cursor // without what the window has
-	window   []*delivery
-	handled  int // since the cursor was stored
+	progress
 	lineups  map[string]*lineup
 	handlers sync.WaitGroup
 	careful  int // messages that are to be begun one by one, as one of them may have killed a worker
+}
+
+// share is a worker's part of the topic.
+type share struct {
+	partition int
+	token     client.Revision // create revision of the owner's key; zero before it is ours
+	moved     client.Revision // the latest seek that it knows of; owned by the member
+	err       error           // why run returned; readable then, as given is
+	given     bool            // the claim is given back, or lost
+}
+
+// progress is how far a worker has come.
+type progress struct {
+	start   cursor      // as it was found
+	reached Offset      // of the last message that was begun
+	cur     cursor      // without what the window has
+	window  []*delivery // begun and not all handled, in order
+	handled int         // since the cursor was stored
 }
 
 // lineup is the messages of one key, which are handled one at a time.
@@ -58,8 +70,9 @@ type lineup struct{ queue []*delivery }
 
 func newWorker(m *member, p int, token, moved client.Revision) *worker {
 	return &worker{
-		member: m, partition: p, token: token, moved: moved,
+		member: m, share: share{partition: p, token: token, moved: moved},
 		check: make(chan struct{}, 1), dirty: make(chan struct{}, 1), space: make(chan struct{}, workerWindow),
+		over:    make(chan struct{}),
 		lineups: make(map[string]*lineup),
 	}
 }
@@ -97,8 +110,11 @@ func (w *worker) run(ctx context.Context) error {
 		err = w.work()
 	}
 	if w.token != 0 && !errors.Is(err, ErrLost) && !errors.Is(err, errMoved) {
-		err = errors.Join(err, w.leave(err == nil))
+		failed := w.leave(err == nil)
+		w.given = failed == nil
+		err = errors.Join(err, failed)
 	}
+	w.given = w.given || errors.Is(err, ErrLost)
 	return err
 }
 
@@ -117,12 +133,22 @@ func (w *worker) work() error {
 	err := w.read()
 	w.stop()
 	w.drain()
-	if cause := context.Cause(w.ctx); cause != nil && cause != errDrained { //nolint:errorlint // it is that very value
+	// A commit that is under way comes to its end: what the store says of the cursor
+	// must be known for the last one.
+	close(w.over)
+	<-stored
+	if cause := w.failure(); cause != nil {
 		err = cause
 	}
-	w.cancel(ErrLost)
-	<-stored
 	return err
+}
+
+// failure returns why the worker has failed, or nil.
+func (w *worker) failure() error {
+	if cause := context.Cause(w.ctx); !errors.Is(cause, errDrained) {
+		return cause
+	}
+	return nil
 }
 
 // claim makes the owner's key, unless the worker goes on with one.
@@ -280,7 +306,7 @@ func (w *worker) beginCarefully(d *delivery) bool {
 	w.mu.Lock()
 	d.crashes++
 	w.mu.Unlock()
-	if err := w.commit(w.ctx); err != nil {
+	if err := w.commit(); err != nil {
 		w.fail(err)
 		return false
 	}

@@ -33,8 +33,8 @@ type Batch struct {
 	// entries it is that entry's revision, with the same From, once all entries of
 	// that revision were handled.
 	Position Position
-	// Live says that the batch comes from a watch: the reader has caught up with
-	// the log as it was when the watch began.
+	// Live says that the batch comes from a watch, and that all that there was when
+	// the reader began was yielded with it.
 	Live bool
 }
 

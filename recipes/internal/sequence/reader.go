@@ -139,6 +139,8 @@ type reading struct {
 	// raised is a floor that counts once the reader is at the revision at which it
 	// was written: what commits later stands above it.
 	raised floor
+	// head is the revision at the beginning: what is behind it is new.
+	head client.Revision
 }
 
 // start reads from the position until the loop stops, which is errStopped, or
@@ -148,7 +150,7 @@ func (r *reading) start() error {
 	if err != nil {
 		return err
 	}
-	r.raised = f
+	r.raised, r.head = f, f.now
 	if behind := f.now - r.at.Revision; r.at.Revision > 0 && behind <= r.history {
 		err := r.follow()
 		if !errors.Is(err, client.ErrCompacted) {
@@ -157,6 +159,7 @@ func (r *reading) start() error {
 		if f, err = r.src.floor(r.ctx); err != nil {
 			return err
 		}
+		r.head = f.now
 	}
 	if err := r.catchUp(f); err != nil {
 		return err
@@ -256,7 +259,7 @@ func (r *reading) follow() error {
 		// The floor that was raised counts from its revision on, so it does for
 		// what follows the batch.
 		at := Position{Revision: max(b.Revision, r.at.Revision), From: r.at.From}
-		if err := r.say(Batch{Entries: entries, Position: at, Live: true}); err != nil {
+		if err := r.say(Batch{Entries: entries, Position: at, Live: at.Revision >= r.head}); err != nil {
 			return err
 		}
 		for _, kv := range floors {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -12,7 +13,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey-go/latchkey/client"
-	"github.com/latchkey-go/latchkey/client/clienttest"
 	"github.com/latchkey-go/latchkey/recipes/pubsub"
 )
 
@@ -92,8 +92,18 @@ func (h *harness) members(n, partitions int) {
 				owners[string(kv.Value)] = true
 			}
 		}
-		return members == n && owned == partitions && len(owners) <= n
+		return members == n && owned == partitions && len(owners) == n
 	})
+}
+
+// letters returns the dead letters of a group.
+func (h *harness) letters(g *pubsub.Group[string]) (out []*pubsub.DeadLetter[string]) {
+	h.t.Helper()
+	for l, err := range g.Dead(h.ctx) {
+		require.NoError(h.t, err)
+		out = append(out, l)
+	}
+	return out
 }
 
 func (h *harness) waitFor(ch <-chan struct{}, what string) {
@@ -101,6 +111,14 @@ func (h *harness) waitFor(ch <-chan struct{}, what string) {
 	select {
 	case <-ch:
 	case <-h.ctx.Done():
+		res, err := h.c.Get(context.WithoutCancel(h.ctx), "topic/", client.Prefix())
+		if err == nil {
+			for _, kv := range res.KVs {
+				if len(kv.Value) < 2000 && !strings.Contains(kv.Key, ":log/") {
+					h.t.Logf("%s = %s", kv.Key, kv.Value)
+				}
+			}
+		}
 		h.t.Fatal(what)
 	}
 }
@@ -108,8 +126,8 @@ func (h *harness) waitFor(ch <-chan struct{}, what string) {
 // testGroupShares: members share the messages, each is handled once, and those of a
 // key in order, while members come and go in peace.
 func testGroupShares(t *testing.T, h *harness) {
-	const n, keys = 600, 24
-	topic := h.topic(h.c, "a")
+	const n, keys, partitions = 600, 24, 30
+	topic := h.topic(h.c, "a", pubsub.WithPartitions(partitions))
 	all := newTally(3 * n)
 	running := make(map[string]bool)
 	var mu sync.Mutex
@@ -130,10 +148,10 @@ func testGroupShares(t *testing.T, h *harness) {
 		}
 	}
 	members := []*member{h.member("a", client.Config{}, handle(0)), h.member("a", client.Config{}, handle(1))}
-	h.members(2, 8)
+	h.members(2, partitions)
 	h.keyed(topic, n, keys)
 	members = append(members, h.member("a", client.Config{}, handle(2)))
-	h.members(3, 8)
+	h.members(3, partitions)
 	h.keyed(topic, n, keys)
 	h.leave(members[0])
 	h.keyed(topic, n, keys)
@@ -232,11 +250,7 @@ func testGroupDead(t *testing.T, h *harness) {
 	h.waitFor(good, "the group is stuck")
 	require.Equal(t, 3, tries)
 	group := topic.Group("g")
-	var letters []*pubsub.DeadLetter[string]
-	for l, err := range group.Dead(h.ctx) {
-		require.NoError(t, err)
-		letters = append(letters, l)
-	}
+	letters := h.letters(group)
 	require.Len(t, letters, 3)
 	require.Equal(t, "bad", letters[0].Msg.Value)
 	require.Equal(t, bad, letters[0].Msg.Offset)
@@ -257,10 +271,9 @@ func testGroupDead(t *testing.T, h *harness) {
 		t.Fatal("it did not come again")
 	}
 	h.leave(m)
-	for l, err := range group.Dead(h.ctx) {
-		require.NoError(t, err)
-		require.Error(t, l.Err, "only the one that is no value is left")
-	}
+	letters = h.letters(group)
+	require.Len(t, letters, 1)
+	require.Error(t, letters[0].Err, "only the one that is no value is left")
 	// Nobody else gets it.
 	h.publish(topic, "end")
 	var got []string
@@ -273,273 +286,6 @@ func testGroupDead(t *testing.T, h *harness) {
 		}
 	}
 	require.Equal(t, []string{"bad", "hopeless", "good", "end"}, got)
-}
-
-// testGroupCrashes ends the clients of members under their handlers, again and
-// again: all is handled, in order of keys, and little twice.
-func testGroupCrashes(t *testing.T, h *harness) {
-	const n, keys, crashes = 400, 10, 4
-	h.keyed(h.topic(h.c, "a"), n, keys)
-	var mu sync.Mutex
-	got := make(map[string][]string)
-	handled, total := make(map[string]bool), 0
-	all := make(chan struct{})
-	enough := func(m *pubsub.Msg[string]) {
-		mu.Lock()
-		defer mu.Unlock()
-		total++
-		got[m.Key] = append(got[m.Key], m.Value)
-		if handled[m.Value] = true; len(handled) == n && total > 0 {
-			select {
-			case <-all:
-			default:
-				close(all)
-			}
-		}
-	}
-	for i := range crashes {
-		stuck := make(chan struct{}, 1)
-		count := 0
-		m := h.member("a", client.Config{}, func(ctx context.Context, m *pubsub.Msg[string]) error {
-			mu.Lock()
-			count++
-			last := count >= 40+i
-			mu.Unlock()
-			if last {
-				select {
-				case stuck <- struct{}{}:
-				default:
-				}
-				<-ctx.Done() // its process dies
-				return ctx.Err()
-			}
-			enough(m)
-			return nil
-		}, pubsub.Concurrency(4))
-		h.waitFor(stuck, "the member got too little")
-		require.NoError(t, m.c.Close())
-		require.Error(t, h.wait(m.done))
-	}
-	m := h.member("a", client.Config{}, func(_ context.Context, m *pubsub.Msg[string]) error { enough(m); return nil })
-	h.waitFor(all, "something is missing")
-	h.leave(m)
-	require.GreaterOrEqual(t, total, n)
-	require.Less(t, total, n+crashes*8*64, "more was handled twice than is not stored")
-	t.Logf("%d handled, %d of them twice", total, total-n)
-	for key, values := range got {
-		// Each crash may go back, but never skips.
-		last := -keys
-		for _, v := range values {
-			var i int
-			_, err := fmt.Sscan(v, &i)
-			require.NoError(t, err)
-			require.True(t, i <= last || i == last+keys || last < 0, "%s: %d behind %d", key, i, last)
-			last = max(last, i)
-		}
-	}
-}
-
-// testGroupPoison: a message that kills its process is found out and buried, and the
-// others are handled.
-func testGroupPoison(t *testing.T, h *harness) {
-	topic := h.topic(h.c, "a", pubsub.WithPartitions(1))
-	for i := range 10 {
-		h.publish(topic, fmt.Sprint(i), pubsub.Key(fmt.Sprint(i)))
-		if i == 5 {
-			h.publish(topic, "poison", pubsub.Key("p"))
-		}
-	}
-	var mu sync.Mutex
-	handled := make(map[string]bool)
-	crashes := 0
-	all := make(chan struct{})
-	for {
-		died := make(chan struct{}, 1)
-		m := h.member("a", client.Config{}, func(ctx context.Context, m *pubsub.Msg[string]) error {
-			if m.Value == "poison" {
-				died <- struct{}{}
-				<-ctx.Done()
-				return ctx.Err()
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			if handled[m.Value] = true; len(handled) == 11 {
-				close(all)
-			}
-			return nil
-		})
-		if crashes > 0 {
-			h.publish(topic, "last") // the one that shows that the poison is behind
-		}
-		select {
-		case <-died:
-			require.NoError(t, m.c.Close())
-			require.Error(t, h.wait(m.done))
-			crashes++
-			continue
-		case <-all:
-		case <-h.ctx.Done():
-			t.Fatal("the group is stuck")
-		}
-		empty := true
-		for l, err := range topic.Group("g").Dead(h.ctx) {
-			require.NoError(t, err)
-			require.Equal(t, "poison", l.Msg.Value)
-			require.Equal(t, pubsub.ErrCrashed.Error(), l.Error)
-			empty = false
-		}
-		if empty { // "last" overtook it, as their keys differ
-			all = make(chan struct{})
-			delete(handled, "last")
-			select {
-			case <-died:
-				require.NoError(t, m.c.Close())
-				require.Error(t, h.wait(m.done))
-				crashes++
-				continue
-			case <-h.ctx.Done():
-				t.Fatal("the poison is neither tried nor buried")
-			}
-		}
-		h.leave(m)
-		break
-	}
-	t.Logf("%d crashes", crashes)
-	require.Greater(t, crashes, 1)
-	require.LessOrEqual(t, crashes, 5)
-}
-
-// testGroupExactlyOnce: members that lose requests and answers, and die, consume,
-// process and publish: each effect is there once.
-func testGroupExactlyOnce(t *testing.T, h *harness) {
-	const n, keys, crashes = 120, 8, 3
-	h.keyed(h.topic(h.c, "a"), n, keys)
-	out := h.topic(h.c, "out")
-	lostTotal := 0
-	run := func(seed int, stopAfter int) {
-		var w clienttest.Wire
-		c := h.client(w.Config())
-		in, out := h.topic(c, "a"), h.topic(c, "out")
-		lost := lossy(&w, int64(seed), 5)
-		ctx, cancel := context.WithCancel(h.ctx)
-		defer cancel()
-		var mu sync.Mutex
-		count := 0
-		enough := make(chan struct{})
-		done := background(func() error {
-			return in.Group("g").Run(ctx, func(ctx context.Context, m *pubsub.Msg[string]) error {
-				err := m.Tx(ctx, func(tx *client.Tx) error {
-					if _, err := tx.Get("effect/" + m.Value); !errors.Is(err, client.ErrNotFound) {
-						return fmt.Errorf("%s twice: %w", m.Value, errEnough)
-					}
-					tx.Put("effect/"+m.Value, nil)
-					return out.PublishTx(tx, m.Value, pubsub.Key(m.Key))
-				})
-				if errors.Is(err, errEnough) {
-					return pubsub.Dead(err)
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				if count++; count == stopAfter {
-					close(enough)
-				}
-				return err
-			}, pubsub.Backoff(func(int) time.Duration { return time.Millisecond }))
-		})
-		if stopAfter > 0 {
-			h.waitFor(enough, "the member got too little")
-			require.NoError(t, c.Close())
-			require.Error(t, h.wait(done))
-		} else {
-			h.await("effect/", func(kvs []client.KV) bool { return len(kvs) == n })
-			cancel()
-			require.ErrorIs(t, h.wait(done), context.Canceled)
-		}
-		lostTotal += lost()
-	}
-	for i := range crashes {
-		run(i, 15)
-	}
-	run(crashes, 0)
-	require.Greater(t, lostTotal, n/10, "too little was lost to prove anything")
-	for l, err := range out.Group("g").Dead(h.ctx) {
-		require.NoError(t, err)
-		t.Errorf("%s: %s", l.Msg.Value, l.Error)
-	}
-	for l, err := range h.topic(h.c, "a").Group("g").Dead(h.ctx) {
-		require.NoError(t, err)
-		t.Errorf("%s: %s", l.Msg.Value, l.Error)
-	}
-	h.publish(out, "end")
-	got := make(map[string]int)
-	byKey := make(map[string]int)
-	for m, err := range out.Subscribe(h.ctx, pubsub.Earliest()) {
-		require.NoError(t, err)
-		if m.Value == "end" {
-			break
-		}
-		got[m.Value]++
-		var i int
-		_, err := fmt.Sscan(m.Value, &i)
-		require.NoError(t, err)
-		before, ok := byKey[m.Key]
-		require.True(t, !ok || before+keys == i, "key %s: %d behind %d", m.Key, i, before)
-		byKey[m.Key] = i
-	}
-	require.Len(t, got, n)
-	for v, times := range got {
-		require.Equal(t, 1, times, v)
-	}
-	t.Logf("%d requests and answers lost", lostTotal)
-}
-
-// testGroupZombie: a member whose lease has ended while it does not know goes on,
-// and commits nothing.
-func testGroupZombie(t *testing.T, h *harness) {
-	topic := h.topic(h.c, "a", pubsub.WithPartitions(1))
-	h.publish(topic, "0")
-	begun := make(chan struct{})
-	wake := make(chan struct{})
-	result := make(chan error, 2)
-	effect := func(ctx context.Context, m *pubsub.Msg[string], by string) error {
-		return m.Tx(ctx, func(tx *client.Tx) error {
-			if _, err := tx.Get("effect"); !errors.Is(err, client.ErrNotFound) {
-				return errEnough
-			}
-			tx.Put("effect", []byte(by))
-			return nil
-		})
-	}
-	first := true
-	zombie := h.member("a", client.Config{}, func(_ context.Context, m *pubsub.Msg[string]) error {
-		if !first {
-			return nil
-		}
-		first = false
-		close(begun)
-		<-wake
-		// Not the handler's context, which may have ended already.
-		err := effect(h.ctx, m, "zombie")
-		result <- err
-		return err
-	})
-	h.waitFor(begun, "nothing came")
-	s, err := zombie.c.Session(h.ctx)
-	require.NoError(t, err)
-	require.NoError(t, h.c.Revoke(h.ctx, s.ID()))
-	heir := h.member("a", client.Config{}, func(ctx context.Context, m *pubsub.Msg[string]) error {
-		err := effect(ctx, m, "heir")
-		result <- err
-		return err
-	})
-	require.NoError(t, h.wait(result))
-	close(wake)
-	require.ErrorIs(t, h.wait(result), pubsub.ErrLost)
-	kv, err := h.c.GetOne(h.ctx, "effect")
-	require.NoError(t, err)
-	require.Equal(t, "heir", string(kv.Value))
-	h.leave(heir)
-	h.leave(zombie)
 }
 
 // testGroupSeek moves a group that runs, and one that does not.
@@ -628,8 +374,5 @@ func testGroupDrain(t *testing.T, h *harness) {
 	require.ErrorIs(t, h.wait(m.done), context.Canceled)
 	require.Error(t, <-causes)
 	h.await("topic/a:group/g/owner/", func(kvs []client.KV) bool { return len(kvs) == 0 })
-	for l, err := range topic.Group("g").Dead(h.ctx) {
-		require.NoError(t, err)
-		t.Errorf("%s: %s", l.Msg.Value, l.Error)
-	}
+	require.Empty(t, h.letters(topic.Group("g")))
 }

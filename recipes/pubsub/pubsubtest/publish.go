@@ -425,18 +425,19 @@ func testPublishAnswersLost(t *testing.T, h *harness) {
 
 // testPublishCancelled: a Publish that gives up says whether it knows.
 func testPublishCancelled(t *testing.T, h *harness) {
-	var w clienttest.Wire
-	topic := h.topic(h.client(w.Config()), "a")
 	ctx, cancel := context.WithCancel(h.ctx)
-	w.Before(func(_ context.Context, c *clienttest.Call) clienttest.Fate {
-		if c.Puts() {
+	dropping := false
+	w := clienttest.Wire{After: func(*clienttest.Call, error) {
+		if dropping {
 			cancel()
-			return clienttest.AnswerDropped
 		}
-		return clienttest.Arrives
-	})
+	}}
+	topic := h.topic(h.client(w.Config()), "a")
+	dropping = true
+	w.Before(func(context.Context, *clienttest.Call) clienttest.Fate { return clienttest.AnswerDropped })
 	_, err := topic.Publish(ctx, "0")
 	require.ErrorIs(t, err, client.ErrUncertain)
+	dropping = false
 	w.Before(nil)
 	ctx, cancel = context.WithCancel(h.ctx)
 	cancel()

@@ -5,7 +5,6 @@ package pubsubtest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -215,5 +214,3 @@ func (h *harness) compact() {
 		require.ErrorIs(h.t, err, client.ErrCompacted)
 	}
 }
-
-var errEnough = errors.New("enough")
