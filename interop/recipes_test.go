@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/latchkey-go/latchkey/client/clienttest"
+	"github.com/latchkey-go/latchkey/recipes/election/electiontest"
 	"github.com/latchkey-go/latchkey/recipes/lock/locktest"
 	"github.com/latchkey-go/latchkey/recipes/pubsub/pubsubtest"
 )
@@ -21,6 +22,14 @@ func TestOurLock(t *testing.T) {
 	for _, kind := range kinds() {
 		t.Run(kind, func(t *testing.T) {
 			locktest.Run(t, startSide(t, kind, 1).cluster.Endpoints())
+		})
+	}
+}
+
+func TestOurElection(t *testing.T) {
+	for _, kind := range kinds() {
+		t.Run(kind, func(t *testing.T) {
+			electiontest.Run(t, startSide(t, kind, 1).cluster.Endpoints())
 		})
 	}
 }

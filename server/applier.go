@@ -55,6 +55,7 @@ type batchInfo struct {
 	index, term       uint64
 	revision, compact int64
 	live, history     int64 // bytes
+	bytes             int64 // of the commands
 	events            state.History
 	alarms            []state.Alarm
 	accusations       uint64
@@ -240,6 +241,9 @@ func (a *applier) applyDecoded(w *replica.Apply, commands [][]state.Command, lat
 	for i := range w.Entries {
 		e := &w.Entries[i]
 		results := m.Apply(e.Index, e.Term, commands[i])
+		for _, c := range e.Commands {
+			info.bytes += int64(len(c))
+		}
 		if e.ConfChange != nil {
 			e.Refused = e.Refused || results[0].Err != nil
 		}

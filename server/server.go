@@ -191,7 +191,7 @@ func (s *Server) assemble(rec recovered) error {
 		return err
 	}
 	s.keeper = &keeper{
-		s: s, log: s.log, request: make(chan chan error),
+		s: s, log: s.log, request: make(chan chan error), full: make(chan struct{}, 1),
 		compact: compactor{keep: keep, historyBytes: historyBound(s.cfg)},
 		store:   rec.checkpoint,
 	}
@@ -254,11 +254,11 @@ func (s *Server) newReplica(rec recovered) (*replica.Replica, error) {
 
 // windowBytes bounds the newest events kept in memory for watchers and for reads
 // of old revisions; older ones are read from the checkpoint.
-const windowBytes = 4 << 20
+const windowBytes = 2 << 20
 
 // catchUpBytes bounds the entries kept in memory for followers that are behind,
 // beyond those that no checkpoint holds; one further behind gets a checkpoint.
-const catchUpBytes = 4 << 20
+const catchUpBytes = 2 << 20
 
 func (s *Server) stateConfig() state.Config {
 	return state.Config{HistoryBytes: windowBytes}
@@ -325,6 +325,7 @@ func (s *Server) published(b batchInfo) {
 	s.store.auth.tell() // before any event that came after a change
 	s.meters.leases(b.leases)
 	s.hub.Publish(b.events, b.compact)
+	s.keeper.note(b.bytes)
 	s.followAlarms(b)
 	s.lessor.follow(b)
 }

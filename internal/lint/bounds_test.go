@@ -110,6 +110,7 @@ var unlisted = map[string]string{
 	"client.ackTimeoutMax":           "a part of the session's own time",
 	"client.trustMarginMax":          "a part of the session's own time",
 	"client.updateDelayMax":          "between the runs of updateRunsMax",
+	"contender.retryMax":             "between tries, as those of the client",
 	"disk.maxIdleImages":             "of the disk for tests",
 	"front.codesMax":                 "gRPC's own",
 	"front.maxStreamID":              "HTTP/2's own",
@@ -117,7 +118,6 @@ var unlisted = map[string]string{
 	"front.maxWindow":                "HTTP/2's own",
 	"latchkey.bumpMax":               "listed as --bump-revision",
 	"latchkey.ttlMax":                "what a duration can be",
-	"lock.retryMax":                  "between tries, as those of the client",
 	"pubsub.retryMax":                "between tries, as those of the client",
 	"sequence.pauseMax":              "between tries, as those of the client",
 	"replica.DefaultMaxLogBytes":     "for tests; the server sets catchUpBytes",
@@ -164,7 +164,8 @@ func TestBoundsAreListed(t *testing.T) {
 // boundFolders are the packages whose bounds users meet.
 func boundFolders(t *testing.T) []string {
 	t.Helper()
-	folders := []string{"server", "cmd/latchkey", "client", "recipes/internal/sequence", "recipes/lock", "recipes/pubsub"}
+	folders := []string{"server", "cmd/latchkey", "client", "recipes/election", "recipes/internal/contender", "recipes/internal/sequence",
+		"recipes/lock", "recipes/pubsub"}
 	inner, err := os.ReadDir(filepath.Join(root, "server", "internal"))
 	require.NoError(t, err)
 	for _, entry := range inner {

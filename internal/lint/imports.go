@@ -78,12 +78,13 @@ var Rules = map[string]Rule{
 	"server/internal/checkpoint": {Own: []string{"server/internal/state"}, External: []string{bbolt, etcdAPI, raft, protobuf, sys}},
 
 	// The rest of the server.
-	"server/internal/peer":   {External: []string{raft, protobuf, sys}},
+	"server/internal/socket": {},
+	"server/internal/peer":   {Own: []string{"server/internal/socket"}, External: []string{raft, protobuf, sys}},
 	"server/internal/lease":  {},
 	"server/internal/watch":  {Own: []string{"server/internal/state"}, External: []string{etcdAPI, protobuf}},
 	"server/internal/secure": {},
-	"server/internal/gate":   {},
-	"server/internal/front":  {External: []string{protobuf, grpc, xnet}},
+	"server/internal/gate":   {Own: []string{"server/internal/socket"}},
+	"server/internal/front":  {Own: []string{"server/internal/socket"}, External: []string{protobuf, grpc, xnet}},
 	"server/internal/auth":   {Own: []string{"server/internal/state"}, External: []string{etcdAPI, protobuf, grpc, bcrypt, jwt}},
 	"server/internal/rpc": {
 		Own:      []string{"server/internal/auth", "server/internal/front", "server/internal/state", "server/internal/watch"},
@@ -116,14 +117,18 @@ var Rules = map[string]Rule{
 	},
 
 	// What users import: no server, no raft, no bbolt, no cobra.
-	"client":                    {External: []string{etcdAPI, protobuf, grpc, genproto, uuid}},
-	"client/clienttest":         {Own: []string{"client"}, External: []string{etcdAPI, protobuf, grpc, testify}},
-	"recipes/fence":             {},
-	"recipes/lock":              {Own: []string{"client", "recipes/fence"}, External: []string{etcdAPI, uuid}},
-	"recipes/pubsub":            {Own: []string{"client", "recipes/internal/sequence"}},
-	"recipes/pubsub/pubsubtest": {Own: []string{"client", "client/clienttest", "recipes/pubsub"}, External: []string{testify}},
-	"recipes/internal/sequence": {Own: []string{"client"}},
-	"recipes/lock/locktest":     {Own: []string{"client", "client/clienttest", "recipes/fence", "recipes/lock"}, External: []string{etcdAPI, protobuf, grpc, testify}},
+	"client":                        {External: []string{etcdAPI, protobuf, grpc, genproto, uuid}},
+	"client/clienttest":             {Own: []string{"client"}, External: []string{etcdAPI, protobuf, grpc, testify}},
+	"recipes/fence":                 {},
+	"recipes/fence/fencegrpc":       {Own: []string{"recipes/fence"}, External: []string{grpc}},
+	"recipes/internal/contender":    {Own: []string{"client"}},
+	"recipes/lock":                  {Own: []string{"client", "recipes/fence", "recipes/internal/contender"}},
+	"recipes/lock/locktest":         {Own: []string{"client", "client/clienttest", "recipes/fence", "recipes/lock"}, External: []string{etcdAPI, protobuf, grpc, testify}},
+	"recipes/election":              {Own: []string{"client", "recipes/fence", "recipes/internal/contender"}},
+	"recipes/election/electiontest": {Own: []string{"client", "client/clienttest", "recipes/election", "recipes/fence"}, External: []string{etcdAPI, testify}},
+	"recipes/pubsub":                {Own: []string{"client", "recipes/internal/sequence"}},
+	"recipes/pubsub/pubsubtest":     {Own: []string{"client", "client/clienttest", "recipes/pubsub"}, External: []string{testify}},
+	"recipes/internal/sequence":     {Own: []string{"client"}},
 
 	// Programs.
 	"cmd/latchkey": {

@@ -32,6 +32,7 @@ type options struct {
 	members   int
 	flags     map[harness.Kind][]string
 	jsonPath  string
+	profiles  string
 }
 
 func main() {
@@ -91,6 +92,7 @@ func parse(args []string) (*options, error) {
 	fs.IntVar(&o.conns, "conns", 16, "gRPC clients that the concurrent clients share")
 	fs.IntVar(&o.members, "members", 3, "members of each cluster")
 	fs.StringVar(&o.jsonPath, "json", "", "write everything measured to this `file`")
+	fs.StringVar(&o.profiles, "profile", "", "write CPU profiles of latchkey's members, over all scenarios, to this `directory`")
 	etcdFlags := fs.String("etcd-flags", "", "further server `flags` for etcd")
 	ourFlags := fs.String("latchkey-flags", "", "further server `flags` for latchkey")
 	if err := fs.Parse(args); err != nil {
@@ -99,6 +101,9 @@ func parse(args []string) (*options, error) {
 	o.flags = map[harness.Kind][]string{
 		harness.Etcd:     strings.Fields(*etcdFlags),
 		harness.Latchkey: strings.Fields(*ourFlags),
+	}
+	if o.profiles != "" {
+		o.flags[harness.Latchkey] = append(o.flags[harness.Latchkey], profileFlag)
 	}
 	switch harness.Kind(*only) {
 	case "":
@@ -165,6 +170,17 @@ func measurePair(ctx context.Context, o *options, r *Report, pair int) (err erro
 	}
 	defer func() { err = errors.Join(err, closeAll()) }()
 	ops := make(map[harness.Kind]int64)
+	if o.profiles != "" {
+		for _, c := range clusters {
+			if c.Kind != harness.Latchkey {
+				continue
+			}
+			all := time.Duration(len(o.scenarios)*len(clusters)) * (warmUp + o.duration)
+			profiled := make(chan error, 1)
+			go func() { profiled <- profileAll(ctx, c, o.profiles, pair, all) }()
+			defer func() { err = errors.Join(err, <-profiled) }()
+		}
+	}
 	for i, s := range o.scenarios {
 		for j := range clusters {
 			// A B, then B A: whatever drifts over minutes hits both alike.

@@ -22,7 +22,7 @@ type scenario struct {
 
 const (
 	readKeys     = 1000 // keys that get and sget choose from
-	writeKeys    = 1000 // keys a worker's puts go round
+	writeKeys    = 8192 // keys that puts choose from
 	leaseTTL     = 60   // seconds
 	sessionTTL   = 60   // seconds
 	preloadBatch = 100
@@ -59,7 +59,7 @@ func runIdle(ctx context.Context, e *env) (*Run, error) {
 
 func runPut(ctx context.Context, e *env) (*Run, error) {
 	return e.closedLoop(ctx, func(ctx context.Context, worker int) error {
-		key := fmt.Sprintf("bench/put/%03d/%03d", worker, rand.IntN(writeKeys))
+		key := fmt.Sprintf("bench/put/%06d", rand.IntN(writeKeys))
 		_, err := e.conn(worker).Put(ctx, key, payload)
 		return err
 	})

@@ -1,4 +1,4 @@
-package lock
+package contender
 
 import (
 	"context"
@@ -30,7 +30,7 @@ func newTable() *slotTable { return &slotTable{slots: make(map[slotID]*slot)} }
 
 func mustTry(t *testing.T, table *slotTable, id slotID) *turn {
 	t.Helper()
-	mine, err := table.try(t.Context(), id)
+	mine, err := table.try(t.Context(), []slotID{id})
 	require.NoError(t, err)
 	require.NotNil(t, mine)
 	return mine
@@ -46,7 +46,7 @@ func TestSlotIsFirstComeFirstServed(t *testing.T) {
 		var order []int
 		for i := range waiters {
 			go func() {
-				mine, err := table.take(t.Context(), id, false)
+				mine, err := table.take(t.Context(), []slotID{id}, false)
 				if err == nil {
 					order = append(order, i) // the turn protects it
 					mine.give()
@@ -54,10 +54,10 @@ func TestSlotIsFirstComeFirstServed(t *testing.T) {
 			}()
 			synctest.Wait() // it waits in the queue before the next one comes
 		}
-		none, err := table.try(t.Context(), id)
+		none, err := table.try(t.Context(), []slotID{id})
 		require.NoError(t, err)
 		require.Nil(t, none, "somebody has the turn")
-		require.False(t, first.give())
+		require.Empty(t, first.give())
 		first.give() // no effect
 		synctest.Wait()
 		require.Len(t, order, waiters)
@@ -78,13 +78,13 @@ func TestSlotWaiterGivesUp(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		failed := make(chan error, 1)
 		go func() {
-			_, err := table.take(ctx, id, false)
+			_, err := table.take(ctx, []slotID{id}, false)
 			failed <- err
 		}()
 		synctest.Wait()
 		served := make(chan *turn, 1)
 		go func() {
-			mine, _ := table.take(t.Context(), id, false)
+			mine, _ := table.take(t.Context(), []slotID{id}, false)
 			served <- mine
 		}()
 		synctest.Wait()
@@ -113,7 +113,7 @@ func TestSlotEndsWithTheSession(t *testing.T) {
 		lost := errors.New("session is over")
 		failed := make(chan error, 1)
 		go func() {
-			_, err := table.take(t.Context(), id, false)
+			_, err := table.take(t.Context(), []slotID{id}, false)
 			failed <- err
 		}()
 		synctest.Wait()
@@ -131,9 +131,9 @@ func TestSlotAsksForASweeper(t *testing.T) {
 		table, id := newTable(), slotID{newFakeSession(t), "a"}
 		mine := mustTry(t, table, id)
 		mine.suspect()
-		require.True(t, mine.give())
+		require.Equal(t, []slotID{id}, mine.give())
 		again := mustTry(t, table, id)
-		require.False(t, again.give(), "one sweeper runs already")
+		require.Empty(t, again.give(), "one sweeper runs already")
 
 		until, ok := table.sweepUntil(id)
 		require.True(t, ok)
@@ -152,7 +152,7 @@ func TestTryWaitsForASweeper(t *testing.T) {
 		holder := mustTry(t, table, id)
 		sweeps := make(chan *turn, 1)
 		go func() {
-			sweeper, _ := table.take(t.Context(), id, true)
+			sweeper, _ := table.take(t.Context(), []slotID{id}, true)
 			sweeps <- sweeper
 		}()
 		synctest.Wait()
@@ -162,12 +162,12 @@ func TestTryWaitsForASweeper(t *testing.T) {
 		go func() { got <- mustTry(t, table, id) }()
 		synctest.Wait()
 		require.Empty(t, got)
-		none, err := table.try(t.Context(), id)
+		none, err := table.try(t.Context(), []slotID{id})
 		require.NoError(t, err)
 		require.Nil(t, none, "somebody waits for the turn")
 		sweeper.give()
 		mine := <-got
-		none, err = table.try(t.Context(), id)
+		none, err = table.try(t.Context(), []slotID{id})
 		require.NoError(t, err)
 		require.Nil(t, none, "the sweeper's mark is gone")
 		mine.give()
@@ -181,10 +181,75 @@ func TestSweeperEndsWithTheSession(t *testing.T) {
 		id := slotID{session, "a"}
 		mine := mustTry(t, table, id)
 		mine.suspect()
-		require.True(t, mine.give())
+		require.Equal(t, []slotID{id}, mine.give())
 		session.end(context.Canceled)
 		_, ok := table.sweepUntil(id)
 		require.False(t, ok)
+		require.Empty(t, table.slots)
+	})
+}
+
+// Turns for several slots come when all of them are free, in the order of the
+// calls in each slot, and never block each other for ever.
+func TestTurnsForSeveralSlots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table, session := newTable(), newFakeSession(t)
+		a, b, c := slotID{session, "a"}, slotID{session, "b"}, slotID{session, "c"}
+		var order []string
+		turns := make(map[string]*turn)
+		start := func(name string, ids ...slotID) {
+			go func() {
+				mine, err := table.take(t.Context(), ids, false)
+				if err == nil {
+					order = append(order, name)
+					turns[name] = mine
+				}
+			}()
+			synctest.Wait()
+		}
+		end := func(name string) {
+			turns[name].give()
+			synctest.Wait()
+		}
+		start("ab", a, b)
+		start("bc", b, c)
+		start("ca", c, a)
+		start("c", c)
+		require.Equal(t, []string{"ab"}, order)
+		end("ab")
+		require.Equal(t, []string{"ab", "bc"}, order)
+		none, err := table.try(t.Context(), []slotID{a})
+		require.NoError(t, err)
+		require.Nil(t, none, "somebody waits for it")
+		end("bc")
+		require.Equal(t, []string{"ab", "bc", "ca"}, order)
+		end("ca")
+		end("c")
+		require.Equal(t, []string{"ab", "bc", "ca", "c"}, order)
+		require.Empty(t, table.slots)
+	})
+}
+
+// One who waits for several slots and gives up is in nobody's way.
+func TestTurnForSeveralSlotsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table, session := newTable(), newFakeSession(t)
+		a, b := slotID{session, "a"}, slotID{session, "b"}
+		holder := mustTry(t, table, a)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { _, _ = table.take(ctx, []slotID{a, b}, false) }()
+		synctest.Wait()
+		behind := make(chan *turn, 1)
+		go func() {
+			mine, _ := table.take(t.Context(), []slotID{b}, false)
+			behind <- mine
+		}()
+		synctest.Wait()
+		require.Empty(t, behind)
+		cancel()
+		synctest.Wait()
+		(<-behind).give()
+		holder.give()
 		require.Empty(t, table.slots)
 	})
 }
