@@ -21,7 +21,7 @@ func newTopicCommand(a *app) *cobra.Command {
 		Short: "publish and subscribe to topics, and look after their groups",
 		Long: `Durable topics, as package pubsub has them. Messages are bytes here; programs that use the package put JSON into them
 unless told otherwise.`,
-		Example: `  latchkey topic pub orders '{"id":7}' --key=customer-3 --max-age=24h
+		Example: `  latchkey topic pub orders '{"id":7}' --message-key=customer-3 --max-age=24h
   latchkey topic sub orders --earliest
   latchkey topic list
   latchkey topic groups orders

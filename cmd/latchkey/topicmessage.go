@@ -34,7 +34,7 @@ func newTopicPub(a *app) *cobra.Command {
 		Short: "publish messages",
 		Long: `Publish a message, or each line of standard input as one, and print the offsets. A topic that does not exist is made when a
 flag says what it keeps: --max-age, --max-bytes, --max-messages or --unlimited.`,
-		Example: `  latchkey topic pub orders '{"id":7}' --key=customer-3
+		Example: `  latchkey topic pub orders '{"id":7}' --message-key=customer-3
   latchkey topic pub orders '{"id":7}' --max-age=24h        # makes the topic
   latchkey topic pub orders --header=source=import < orders.jsonl`,
 		Args: cobra.RangeArgs(1, 2),
@@ -64,7 +64,7 @@ flag says what it keeps: --max-age, --max-bytes, --max-messages or --unlimited.`
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&flags.key, "key", "", "the message's key: those of one key are handled in order")
+	f.StringVar(&flags.key, "message-key", "", "the message's key: those of one key are handled in order")
 	f.StringArrayVar(&flags.headers, "header", nil, "NAME=VALUE, as often as needed")
 	f.StringVar(&flags.dedup, "dedup-id", "", "publish nothing if a message with this id was published in the last two minutes")
 	f.DurationVar(&flags.age, "max-age", 0, "make a topic that keeps its messages that long")

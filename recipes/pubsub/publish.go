@@ -246,7 +246,7 @@ var errReseed = errors.New("id is below the floor")
 func (t *topic) send(ctx context.Context, w *write, id sequence.ID) (*client.TxnResult, error) {
 	txn := t.client.Txn()
 	for i, r := range w.records {
-		compares, put := t.log.AppendNoted(t.keys.lane(r.partition), id, r.note, r.value)
+		compares, put := t.log.Append(t.keys.lane(r.partition), id, r.note, r.value)
 		if i > 0 {
 			compares = compares[1:] // the floor is the same for all
 		}

@@ -71,51 +71,60 @@ func (b *box) end() []sent {
 	return b.sent
 }
 
+// lingerBubble runs an outbox in virtual time and compares what it has committed.
+func lingerBubble(t *testing.T, name string, took time.Duration, want []sent, do func(t *testing.T, b *box)) {
+	t.Run(name, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBox(publisherConfig{linger: 2 * time.Millisecond, queued: 10_000}, took)
+			synctest.Wait() // it is idle
+			do(t, b)
+			time.Sleep(time.Second)
+			require.Equal(t, want, b.end())
+		})
+	})
+}
+
 // TestLinger: a message waits two milliseconds for company, or until there are 64 of
 // them, or 256 KiB; what comes during a commit shares the next one at once.
 func TestLinger(t *testing.T) {
-	conf := publisherConfig{linger: 2 * time.Millisecond, queued: 10_000}
-	for name, c := range map[string]struct {
-		took time.Duration
-		do   func(t *testing.T, b *box)
-		want []sent
-	}{
-		"one": {0, func(t *testing.T, b *box) { b.add(t, 1, 1, "") }, []sent{{2 * time.Millisecond, 1}}},
-		"some": {0, func(t *testing.T, b *box) {
-			b.add(t, 1, 1, "")
-			time.Sleep(time.Millisecond)
-			b.add(t, 2, 1, "")
-		}, []sent{{2 * time.Millisecond, 3}}},
-		"enough": {0, func(t *testing.T, b *box) {
-			b.add(t, lingerMessages-1, 1, "")
-			time.Sleep(time.Millisecond)
-			b.add(t, 1, 1, "")
-		}, []sent{{time.Millisecond, lingerMessages}}},
-		"enough bytes": {0, func(t *testing.T, b *box) { b.add(t, 1, recordBytesMax, "") }, []sent{{0, 1}}},
-		"during a commit": {10 * time.Millisecond, func(t *testing.T, b *box) {
-			b.add(t, 1, 1, "")
-			time.Sleep(5 * time.Millisecond)
-			b.add(t, 7, 1, "")
-		}, []sent{{2 * time.Millisecond, 1}, {12 * time.Millisecond, 7}}},
-		"more than a commit takes": {time.Millisecond, func(t *testing.T, b *box) { b.add(t, writeMessagesMax+5, 1, "") },
-			[]sent{{0, writeMessagesMax}, {time.Millisecond, 5}}},
-		"more bytes than a commit takes": {time.Millisecond, func(t *testing.T, b *box) { b.add(t, 3, writeBytesMax/2, "") },
-			[]sent{{0, 1}, {time.Millisecond, 1}, {2 * time.Millisecond, 1}}},
-		"dedup ids": {time.Millisecond, func(t *testing.T, b *box) {
-			b.add(t, 2, 1, "")
-			b.add(t, 1, 1, "x")
-			b.add(t, 2, 1, "")
-		}, []sent{{2 * time.Millisecond, 2}, {3 * time.Millisecond, 1}, {4 * time.Millisecond, 2}}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				b := newBox(conf, c.took)
-				c.do(t, b)
-				time.Sleep(time.Second)
-				require.Equal(t, c.want, b.end())
-			})
-		})
+	const ms = time.Millisecond
+	lingerBubble(t, "one", 0, []sent{{2 * ms, 1}}, func(t *testing.T, b *box) { b.add(t, 1, 1, "") })
+	lingerBubble(t, "some", 0, []sent{{2 * ms, 3}}, func(t *testing.T, b *box) {
+		b.add(t, 1, 1, "")
+		time.Sleep(ms)
+		b.add(t, 2, 1, "")
+	})
+	lingerBubble(t, "enough", 0, []sent{{ms, lingerMessages}}, func(t *testing.T, b *box) {
+		b.add(t, lingerMessages-1, 1, "")
+		time.Sleep(ms)
+		b.add(t, 1, 1, "")
+	})
+	lingerBubble(t, "enough bytes", 0, []sent{{0, 1}}, func(t *testing.T, b *box) { b.add(t, 1, recordBytesMax, "") })
+	lingerBubble(t, "during a commit", 10*ms, []sent{{2 * ms, 1}, {12 * ms, 7}}, func(t *testing.T, b *box) {
+		b.add(t, 1, 1, "")
+		time.Sleep(5 * ms)
+		b.add(t, 7, 1, "")
+	})
+	lingerBubble(t, "dedup ids", ms, []sent{{2 * ms, 2}, {3 * ms, 1}, {4 * ms, 2}}, func(t *testing.T, b *box) {
+		b.add(t, 2, 1, "")
+		b.add(t, 1, 1, "x")
+		b.add(t, 2, 1, "")
+	})
+}
+
+// TestTake: a commit takes so many messages and bytes, and at least one.
+func TestTake(t *testing.T) {
+	b := &box{outbox: newOutbox(publisherConfig{queued: 10_000}, nil)}
+	b.add(t, writeMessagesMax+5, 1, "")
+	require.Len(t, b.take(), writeMessagesMax)
+	require.Len(t, b.take(), 5)
+	require.Nil(t, b.take())
+	b.add(t, 3, writeBytesMax/2, "")
+	b.add(t, 1, writeBytesMax, "")
+	for range 4 {
+		require.Len(t, b.take(), 1)
 	}
+	require.Zero(t, b.bytes)
 }
 
 // TestOutboxBounds: who hands over more than is bounded waits, and is told when the

@@ -90,14 +90,20 @@ func (s *Service[Req, Res]) request(ctx context.Context, req Req) (res Res, err 
 	}
 	id := fmt.Sprintf("%s-%016x", session.ID(), rand.Uint64())
 	call, reply := s.calls()+id, s.answers()+id
-	ops := append(s.takeAnswered(), client.OpPut(call, value, client.WithLease(session.ID())))
+	answered := s.takeAnswered()
+	ops := []client.Op{client.OpPut(call, value, client.WithLease(session.ID()))}
+	for _, key := range answered {
+		ops = append(ops, client.OpDelete(key))
+	}
 	// That there is a server: its keys are the only ones in their range.
 	serverThere := client.CreateRevision(s.servers(), client.Prefix()).Greater(0)
 	asked, err := s.client.Txn().If(serverThere).Then(ops...).Commit(ctx)
 	if err == nil && !asked.Succeeded {
+		s.addAnswered(answered...)
 		return res, ErrNoServer
 	}
 	if err != nil {
+		s.addAnswered(answered...)
 		s.withdraw(ctx, call, reply)
 		return res, err
 	}
@@ -126,22 +132,20 @@ func (s *Service[Req, Res]) decode(value []byte) (res Res, err error) {
 	return res, err
 }
 
-// takeAnswered returns operations that delete answers that were read.
-func (s *Service[Req, Res]) takeAnswered() (ops []client.Op) {
+// takeAnswered returns keys of answers that were read, to be deleted.
+func (s *Service[Req, Res]) takeAnswered() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := min(len(s.answered), answeredMax)
-	for _, key := range s.answered[:n] {
-		ops = append(ops, client.OpDelete(key))
-	}
+	keys := s.answered[:n:n]
 	s.answered = s.answered[n:]
-	return ops
+	return keys
 }
 
-func (s *Service[Req, Res]) addAnswered(key string) {
+func (s *Service[Req, Res]) addAnswered(keys ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.answered = append(s.answered, key)
+	s.answered = append(s.answered, keys...)
 }
 
 // withdraw deletes a request that nobody waits for any more. What it can not delete

@@ -17,7 +17,8 @@ var errMoved = errors.New("cursor was moved")
 type slot struct {
 	client *client.Client
 	key    string
-	mod    client.Revision // of our latest write
+	mod    client.Revision // of our latest write that is known
+	tried  []byte          // a later one, whose outcome is not known
 	guard  []client.Compare
 }
 
@@ -35,16 +36,23 @@ func (s *slot) put(ctx context.Context, value []byte, also ...client.Op) error {
 		res, err := s.client.Txn().If(s.compares()...).Then(ops...).Else(client.OpGet(s.key)).Commit(ctx)
 		switch {
 		case err == nil && res.Succeeded:
-			s.mod = res.Revision
+			s.mod, s.tried = res.Revision, nil
 			return nil
 		case err == nil:
 			kvs := res.Results[0].Get.KVs
-			if uncertain && len(kvs) > 0 && bytes.Equal(kvs[0].Value, value) {
-				s.mod = kvs[0].ModRevision
+			switch {
+			case uncertain && len(kvs) > 0 && bytes.Equal(kvs[0].Value, value):
+				s.mod, s.tried = kvs[0].ModRevision, nil
 				return nil
+			case s.tried != nil && len(kvs) > 0 && bytes.Equal(kvs[0].Value, s.tried):
+				s.mod, s.tried = kvs[0].ModRevision, nil // and once more
+				continue
 			}
 			return s.lost(ctx)
 		case errors.Is(err, client.ErrUncertain):
+			if !uncertain && s.tried == nil {
+				s.tried = value
+			}
 			uncertain = true
 			if !pause(ctx, n) {
 				return err

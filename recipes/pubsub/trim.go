@@ -3,7 +3,6 @@ package pubsub
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -182,8 +181,6 @@ func (tr *trimmer) pass(ctx context.Context, apart time.Duration) (Trimmed, erro
 	h.add(s)
 	h.Revision = p.now
 	h.cut(p.retention, now, handled)
-	deleted := h.Deleted
-	h.Deleted = h.Trimmed.Floor
 	raise := sequence.Bound(before.Revision)
 	if raise <= p.floor {
 		raise = ""
@@ -192,7 +189,15 @@ func (tr *trimmer) pass(ctx context.Context, apart time.Duration) (Trimmed, erro
 	if ok, err := tr.save(ctx, &p, raise); err != nil || !ok {
 		return out, err
 	}
-	out.Keys, err = tr.delete(ctx, deleted, h.Deleted)
+	if h.Deleted >= h.Trimmed.Floor {
+		return out, nil
+	}
+	done := false
+	if out.Keys, done, err = tr.delete(ctx, h.Deleted, h.Trimmed.Floor); err != nil || !done {
+		return out, err
+	}
+	h.Deleted = h.Trimmed.Floor
+	_, err = tr.save(ctx, &p, "")
 	return out, err
 }
 
@@ -247,26 +252,26 @@ func (tr *trimmer) count(ctx context.Context, before history, p past) (messages,
 	return messages, bytes, nil
 }
 
-// delete deletes the records between two bounds. They are all of segments that were
-// cut off, as what was committed later stands above.
-func (tr *trimmer) delete(ctx context.Context, from, to string) (int64, error) {
-	var deleted int64
+// delete deletes the records between two bounds, and says whether it is through
+// with them. They are all of segments that were cut off, as what was committed later
+// stands above.
+func (tr *trimmer) delete(ctx context.Context, from, to string) (deleted int64, done bool, err error) {
 	c := tr.topic.client
-	for p, slices := 0, 0; p < tr.topic.partitions && from < to; slices++ {
+	slices := 0
+	for p := 0; p < tr.topic.partitions; slices++ {
 		if slices == trimSlices {
-			// Go on in the next pass.
-			return deleted, tr.resume(ctx, from, to)
+			return deleted, false, nil // the next pass goes on
 		}
 		lane := tr.topic.keys.lane(p)
 		res, err := c.Get(ctx, lane+from, client.Range(lane+to), client.Limit(trimKeys), client.KeysOnly())
 		if err != nil {
-			return deleted, errors.Join(err, tr.resume(ctx, from, to))
+			return deleted, false, err
 		}
 		if len(res.KVs) > 0 {
 			last := res.KVs[len(res.KVs)-1].Key
 			gone, err := c.Delete(ctx, lane+from, client.Range(last+"\x00"))
 			if err != nil {
-				return deleted, errors.Join(err, tr.resume(ctx, from, to))
+				return deleted, false, err
 			}
 			deleted += gone.Deleted
 		}
@@ -274,20 +279,7 @@ func (tr *trimmer) delete(ctx context.Context, from, to string) (int64, error) {
 			p++
 		}
 	}
-	return deleted, nil
-}
-
-// resume notes that a pass was not through with the keys below a bound.
-func (tr *trimmer) resume(ctx context.Context, from, to string) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), trimTimeout)
-	defer cancel()
-	p, err := tr.read(ctx)
-	if err != nil || p.history.Deleted != to {
-		return err // a later pass has begun
-	}
-	p.history.Deleted = from
-	_, err = tr.save(ctx, &p, "")
-	return err
+	return deleted, true, nil
 }
 
 // handled returns the revision up to which all groups and durable names have

@@ -62,13 +62,6 @@ func newReader(l Log, src source) *Reader {
 	return &Reader{log: l, src: src, history: historyMax, backlogBytes: backlogBytesMax, settled: (*scan).settled}
 }
 
-// End returns the position behind everything that was committed before the call.
-// Errors: ErrMissing, and those of the client.
-func (r *Reader) End(ctx context.Context) (Position, error) {
-	f, err := r.src.floor(ctx)
-	return Position{Revision: f.now, From: f.bound}, err
-}
-
 // Read yields what follows a position, each entry once and in order, until the
 // loop breaks; an error is the last thing that it yields. Entries that are deleted
 // may be yielded or not.
