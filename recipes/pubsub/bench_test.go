@@ -14,7 +14,7 @@ import (
 )
 
 // The benchmarks run three members, which sync each commit, and all clients, in one
-// process: `go test ./recipes/pubsub -run xxx -bench . -benchtime 5s`.
+// process: `go test ./recipes/pubsub -run xxx -bench . -benchtime 100000x`.
 
 // payload is a message of 256 bytes.
 var payload = make([]byte, 256)
@@ -24,7 +24,7 @@ func benchTopic(b *testing.B, endpoints []string) *pubsub.Topic[[]byte] {
 	c, err := client.New(client.Config{Endpoints: endpoints})
 	require.NoError(b, err)
 	b.Cleanup(func() { require.NoError(b, c.Close()) })
-	t, err := pubsub.Open[[]byte](b.Context(), c, "bench", pubsub.MaxBytes(64<<20), pubsub.WithCodec(pubsub.Raw()))
+	t, err := pubsub.Open[[]byte](b.Context(), c, "bench", pubsub.MaxBytes(1<<30), pubsub.WithCodec(pubsub.Raw()))
 	require.NoError(b, err)
 	return t
 }
