@@ -72,6 +72,7 @@ func (co *core) attempt(ctx context.Context, ep *endpoint, m method, req, resp p
 	sent, err = co.transport.unary(ctx, ep, m.full, req, resp)
 	if err == nil {
 		ep.heard(co.clock.now())
+		co.saw(resp)
 	}
 	return sent, err
 }

@@ -328,6 +328,7 @@ func (k *keeper) receive(ctx context.Context, l *link) {
 		}
 		now := k.core.clock.now()
 		ep.heard(now)
+		k.core.saw(&resp)
 		k.acknowledge(l, &resp, now)
 	}
 }

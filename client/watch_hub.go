@@ -324,6 +324,7 @@ func (h *watchHub) receive(ep *endpoint, stream grpc.ClientStream) error {
 			return err
 		}
 		ep.heard(h.core.clock.now())
+		h.core.saw(resp)
 		if err := h.dispatch(resp); err != nil {
 			return status.Error(codes.Unavailable, err.Error())
 		}

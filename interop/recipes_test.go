@@ -11,6 +11,7 @@ import (
 	"github.com/latchkey-go/latchkey/recipes/election/electiontest"
 	"github.com/latchkey-go/latchkey/recipes/lock/locktest"
 	"github.com/latchkey-go/latchkey/recipes/membership/membershiptest"
+	"github.com/latchkey-go/latchkey/recipes/pubsub/pubsubtest"
 )
 
 // suites are the promises of our client and recipes.
@@ -26,6 +27,7 @@ var suites = []struct {
 	{"cache", cachetest.Run},
 	{"discovery", discoverytest.Run},
 	{"membership", membershiptest.Run},
+	{"pubsub", pubsubtest.Run},
 }
 
 // TestOurs holds that our client and recipes keep their promises on etcd as well as on Latchkey.

@@ -13,6 +13,7 @@ var groups = []struct {
 		"elect",
 		"barrier", "counter",
 		"service",
+		"topic",
 		"lease",
 	}},
 	{"Users:", []string{"user", "role", "auth"}},

@@ -143,6 +143,9 @@ var Rules = map[string]Rule{
 	"recipes/discovery/discoverytest":   {Own: []string{"client", "client/clienttest", "recipes/discovery", "recipes/discovery/discoverygrpc"}, External: []string{etcdAPI, grpc, testify}},
 	"recipes/membership":                {Own: []string{"client", "recipes/fence", "recipes/internal/presence", "recipes/internal/rendezvous", "recipes/internal/retry", "recipes/internal/view", "recipes/lock"}},
 	"recipes/membership/membershiptest": {Own: []string{"client", "client/clienttest", "recipes/fence", "recipes/lock", "recipes/membership"}, External: []string{testify}},
+	"recipes/pubsub":                    {Own: []string{"client", "recipes/internal/sequence"}},
+	"recipes/pubsub/pubsubtest":         {Own: []string{"client", "client/clienttest", "recipes/pubsub"}, External: []string{testify}},
+	"recipes/internal/sequence":         {Own: []string{"client"}},
 
 	// Programs.
 	"cmd/latchkey": {
