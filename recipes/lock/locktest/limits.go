@@ -249,15 +249,15 @@ func testSemaphoreInspect(t *testing.T, h *harness) {
 // it came later.
 func testLimitUnseen(t *testing.T, h *harness) {
 	first := h.permits(h.sem(5), 3)
-	l := newLink()
+	l := clienttest.NewLink()
 	looked := make(chan struct{}, 100)
 	wire := wire{after: func(*call, error) { looked <- struct{}{} }}
 	cfg := wire.config()
-	cfg.Dialer = l.dial
+	cfg.Dialer = l.Dial
 	look := newLookout()
 	w := h.want(lock.NewSemaphore(h.client(look.config(cfg)), "job", 5), 3, 1)
 	h.watches(look, h.awaitKeys("job/", 2)[1].Key, h.holders())
-	restore := l.down()
+	restore := l.Down()
 	require.NoError(t, first.Shrink(h.ctx, 1))
 	behind := h.permits(h.sem(5), 1)
 	require.NoError(t, h.sem(0).SetLimit(h.ctx, 3))
