@@ -56,6 +56,7 @@ type batchInfo struct {
 	revision, compact int64
 	live, history     int64 // bytes
 	bytes             int64 // of the commands
+	leaseCount        int
 	events            state.History
 	alarms            []state.Alarm
 	accusations       uint64
@@ -260,7 +261,7 @@ func (a *applier) applyDecoded(w *replica.Apply, commands [][]state.Command, lat
 	info.index, info.term = m.Applied()
 	info.revision, info.compact = m.Revision(), m.CompactRevision()
 	size := m.Size()
-	info.live, info.history = size.Live, size.History
+	info.live, info.history, info.leaseCount = size.Live, size.History, m.LeaseCount()
 	info.events = m.History()
 	info.leases = m.TakeLeaseEvents()
 	if changesRoster(commands) {

@@ -38,7 +38,7 @@ UTF-8 are ` + "`{\"base64\": \"...\"}`" + ` there. Colours are for terminals, un
 | 2 | it was asked in a wrong way |
 | 3 | nobody knows whether the change was made, because the answer got lost |
 | 130, 143 | interrupted by SIGINT or SIGTERM |
-| others | ` + "`lock`, `rwlock`, `semaphore`, `elect`, `service register` and `exec-watch`" + ` pass on the code of the command that they run; 124 to 127 are explained in ` + "`latchkey lock --help`" + ` |
+| others | ` + "`lock`, `rwlock`, `semaphore`, `elect`, `barrier enter`, `service register` and `exec-watch`" + ` pass on the code of the command that they run; 124 to 127 are explained in ` + "`latchkey lock --help`" + ` |
 
 ` + "`latchkey completion bash|zsh|fish`" + ` prints a script for the shell, as in
 ` + "`source <(latchkey completion bash)`" + `.

@@ -11,6 +11,7 @@ var groups = []struct {
 	{"Coordination:", []string{
 		"lock", "rwlock", "semaphore", "locks",
 		"elect",
+		"barrier", "counter",
 		"service",
 		"lease",
 	}},

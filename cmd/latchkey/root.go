@@ -74,6 +74,7 @@ func newRoot(a *app) *cobra.Command {
 		newRmCommand(a), newTxnCommand(a), newWatchCommand(a), newExecWatchCommand(a), newLeaseCommand(a),
 		newLockCommand(a), newRWLockCommand(a), newSemaphoreCommand(a), newLocksCommand(a),
 		newElectCommand(a),
+		newBarrierCommand(a), newCounterCommand(a),
 		newServiceCommand(a),
 		newStatusCommand(a), newHealthCommand(a, false), newClusterHealthCommand(a), newEndpointCommand(a),
 		newMemberCommand(a), newMoveLeaderCommand(a), newUserCommand(a), newRoleCommand(a), newAuthCommand(a), newAlarmCommand(a),

@@ -126,6 +126,13 @@ var Rules = map[string]Rule{
 	"recipes/lock/locktest":         {Own: []string{"client", "client/clienttest", "recipes/fence", "recipes/lock"}, External: []string{etcdAPI, protobuf, grpc, testify}},
 	"recipes/election":              {Own: []string{"client", "recipes/fence", "recipes/internal/contender"}},
 	"recipes/election/electiontest": {Own: []string{"client", "client/clienttest", "recipes/election", "recipes/fence"}, External: []string{etcdAPI, testify}},
+	"recipes/cache":                 {Own: []string{"client"}},
+	"recipes/cache/cachetest":       {Own: []string{"client", "client/clienttest", "recipes/cache"}, External: []string{etcdAPI, protobuf, grpc, testify}},
+
+	"recipes/barrier":             {Own: []string{"client", "recipes/fence"}},
+	"recipes/barrier/barriertest": {Own: []string{"client", "client/clienttest", "recipes/barrier", "recipes/fence"}, External: []string{etcdAPI, testify}},
+	"recipes/counter":             {Own: []string{"client"}},
+	"recipes/counter/countertest": {Own: []string{"client", "client/clienttest", "recipes/counter"}, External: []string{etcdAPI, testify}},
 
 	"recipes/internal/presence":         {Own: []string{"client", "recipes/internal/retry"}},
 	"recipes/internal/rendezvous":       {},

@@ -54,8 +54,10 @@ func (e *Election[T]) Run(ctx context.Context, val T, fn func(ctx context.Contex
 			if again, err := l.serve(ctx, fn); !again {
 				return err
 			}
-		case !errors.Is(err, ErrLost) || e.session != nil && e.session.Err() != nil || !sleep(ctx, lossPause):
+		case !errors.Is(err, ErrLost) || e.session != nil && e.session.Err() != nil:
 			return err
+		case !sleep(ctx, lossPause):
+			return ctxError(ctx)
 		}
 	}
 }

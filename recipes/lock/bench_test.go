@@ -2,6 +2,7 @@ package lock_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -56,6 +57,25 @@ func BenchmarkUncontended(b *testing.B) {
 	}
 }
 
+// Sixty-four callers, each with a name of its own, share one client.
+func BenchmarkManyNames(b *testing.B) {
+	const callers = 64
+	c := servertest.One(b).Client()
+	var left atomic.Int64
+	left.Store(int64(b.N))
+	var wg sync.WaitGroup
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range callers {
+		wg.Go(func() {
+			if err := contend(b.Context(), lock.New(c, fmt.Sprintf("job%d", i)), &left, func() {}, func() {}); err != nil {
+				b.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
 // Put and Delete of a key: what the transactions of a lock are measured against.
 func BenchmarkPutAndDelete(b *testing.B) {
 	c := servertest.One(b).Client()
@@ -90,7 +110,7 @@ func BenchmarkHandOver(b *testing.B) {
 		require.NoError(b, err)
 		wg.Go(func() {
 			<-begin
-			if err := contend(b.Context(), c, &left, func() {
+			if err := contend(b.Context(), lock.New(c, "job"), &left, func() {
 				if at := released.Load(); at != 0 {
 					took = append(took, time.Since(start)-time.Duration(at))
 				}
@@ -111,8 +131,7 @@ func BenchmarkHandOver(b *testing.B) {
 }
 
 // contend takes the lock as long as there are rounds left.
-func contend(ctx context.Context, c *client.Client, left *atomic.Int64, got, release func()) error {
-	l := lock.New(c, "job")
+func contend(ctx context.Context, l *lock.Lock, left *atomic.Int64, got, release func()) error {
 	for left.Add(-1) >= 0 {
 		held, err := l.Acquire(ctx)
 		if err != nil {

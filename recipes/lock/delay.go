@@ -162,15 +162,10 @@ func (h *hold) farewell(*contender.Claim) []client.Op {
 // keepMark renews the lease of the marks while the hold lasts. After a clean end
 // it ends the lease as well; otherwise that is to run out by itself.
 func (h *hold) keepMark(every time.Duration) {
-	ctx := h.claim.Context()
-	for next := every; sleep(ctx, next); {
-		next = every
-		once, cancel := context.WithTimeout(ctx, markTimeout)
-		if _, err := h.bid.client.KeepAliveOnce(once, h.mark.lease); err != nil {
-			next = min(markRetry, every)
-		}
-		cancel()
-	}
+	renew(h.claim.Context(), every, func(ctx context.Context) error {
+		_, err := h.bid.client.KeepAliveOnce(ctx, h.mark.lease)
+		return err
+	})
 	session := h.claim.Session().Context()
 	if h.claim.Release(session) != nil {
 		return
@@ -179,6 +174,19 @@ func (h *hold) keepMark(every time.Duration) {
 	defer cancel()
 	// If this fails, an empty lease runs out a little later.
 	_ = h.bid.client.Revoke(ctx, h.mark.lease)
+}
+
+// renew calls once at the end of each period, and soon again when that has failed,
+// until ctx ends.
+func renew(ctx context.Context, every time.Duration, once func(context.Context) error) {
+	for next := every; sleep(ctx, next); {
+		next = every
+		attempt, cancel := context.WithTimeout(ctx, markTimeout)
+		if once(attempt) != nil {
+			next = min(markRetry, every)
+		}
+		cancel()
+	}
 }
 
 // sleep waits for d. It returns false when ctx ends first.

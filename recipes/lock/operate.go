@@ -54,9 +54,9 @@ func RequestRelease(ctx context.Context, c *client.Client, name string, r Reques
 // [ErrConflict], and those of the client.
 func Break(ctx context.Context, c *client.Client, name string, t fence.Token) error {
 	victim, err := find(ctx, c, name, t)
+	found := err == nil
 	// The owner is told by a last change of the value. That a client of etcd does
-	// not understand it, or that the request was not answered, is no reason not
-	// to go on.
+	// not understand it is no reason not to go on.
 	for n := 0; err == nil && n < editTries; n++ {
 		if err = edit(ctx, c, victim, "broken", defaultOwner()); err == nil || !errors.Is(err, client.ErrConflict) {
 			break
@@ -64,10 +64,16 @@ func Break(ctx context.Context, c *client.Client, name string, t fence.Token) er
 		victim, err = find(ctx, c, name, t)
 	}
 	if err == nil || errors.Is(err, ErrUnreachable) {
-		_, err = c.Txn().
-			If(client.CreateRevision(victim.Key).Equal(client.Revision(t))).
-			Then(client.OpDelete(victim.Key)).
-			Commit(ctx)
+		err = contender.Retry(ctx, func() error {
+			_, err := c.Txn().
+				If(client.CreateRevision(victim.Key).Equal(client.Revision(t))).
+				Then(client.OpDelete(victim.Key)).
+				Commit(ctx)
+			return err
+		})
+	}
+	if found && errors.Is(err, ErrNotHeld) {
+		return nil // it is gone, be it because an attempt whose answer was lost has told its owner
 	}
 	if err != nil {
 		return fmt.Errorf("break lock %q: %w", name, err)
@@ -96,8 +102,13 @@ func find(ctx context.Context, c *client.Client, name string, t fence.Token) (Co
 }
 
 // edit sets a field of the record in a contender's key. ErrConflict says that
-// somebody else wrote it meanwhile, ErrNotHeld that it is gone.
+// somebody else wrote it meanwhile, or that an attempt whose answer was lost has;
+// ErrNotHeld that it is gone.
 func edit(ctx context.Context, c *client.Client, of Contender, field string, v any) error {
+	return contender.Retry(ctx, func() error { return editOnce(ctx, c, of, field, v) })
+}
+
+func editOnce(ctx context.Context, c *client.Client, of Contender, field string, v any) error {
 	ours := client.CreateRevision(of.Key).Equal(client.Revision(of.Token))
 	res, err := c.Get(ctx, of.Key)
 	if err != nil {

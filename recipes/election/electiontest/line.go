@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/client/clienttest"
 	"github.com/latchkey-go/latchkey/recipes/election"
 	"github.com/latchkey-go/latchkey/recipes/fence"
 )
@@ -112,6 +113,37 @@ func testMiddleLeaves(t *testing.T, h *harness) {
 	last.stillWaits()
 	h.resign(first)
 	h.resign(last.success())
+}
+
+// A candidacy is one call, if nobody is before it, and so is a resignation. Who
+// waits calls nobody; its turn costs one more.
+func testCosts(t *testing.T, h *harness) {
+	var w clienttest.Wire
+	c := h.client(w.Config())
+	_, err := c.Session(h.ctx)
+	require.NoError(t, err)
+	e := election.New[string](c, "job")
+	calls := w.Calls()
+	l := h.campaign(e, "me")
+	require.Equal(t, 1, w.Calls()-calls)
+	h.resign(l)
+	require.Equal(t, 2, w.Calls()-calls)
+
+	first := h.campaign(h.node(), "first")
+	calls = w.Calls()
+	waiter := h.stand(h.ctx, e, "waiter", 2)
+	for i := range 5 { // others come and go
+		ctx, cancel := context.WithCancel(h.ctx)
+		other := h.stand(ctx, h.node(), strconv.Itoa(i), 3)
+		cancel()
+		require.ErrorIs(t, other.failure(), context.Canceled)
+		h.awaitKeys("job/", 2)
+	}
+	require.Equal(t, 1, w.Calls()-calls)
+	h.resign(first)
+	l = waiter.success()
+	require.Equal(t, 2, w.Calls()-calls)
+	h.resign(l)
 }
 
 func testHandle(t *testing.T, h *harness) {

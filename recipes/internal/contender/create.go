@@ -92,6 +92,7 @@ func (c *Claim) attempt(ctx context.Context, request func() error) error {
 		case errors.Is(err, client.ErrUncertain):
 			c.turn.suspect()
 		case errors.Is(err, client.ErrLeaseNotFound):
+			c.spec.Session.Doubt() // so that the next claim has another
 			c.lose(&client.SessionError{ID: c.spec.Session.ID(), Reason: client.ErrSessionRevoked}, true)
 			return context.Cause(c.ctx)
 		case !temporary(err):

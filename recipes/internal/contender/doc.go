@@ -18,8 +18,9 @@
 // of it if that fails or the caller gives up. Inside, [Claim.Queue] creates the
 // keys and waits as long as the recipe's [Rule] names somebody to wait for; or the
 // recipe builds that itself of [Claim.Create], [Claim.Await], [Claim.Watch],
-// [Claim.Confirm] and [Claim.Get]. Afterwards the claim is what the recipe's handle stands on:
-// [Claim.Token], [Claim.Context], [Claim.Valid], [Claim.Guard], [Claim.Txn],
+// [Claim.Confirm] and [Claim.Get]. Afterwards the claim is what the recipe's
+// handle stands on: [Claim.Token], [Claim.Context], [Claim.Remaining],
+// [Claim.Guard], [Claim.Txn],
 // [Claim.Rewrite] and [Claim.Release].
 //
 // The layout of the keys and what their values say is the recipe's. Whether a

@@ -68,11 +68,49 @@ func testDelayTry(t *testing.T, h *harness) {
 	require.True(t, refused.Delayed)
 	require.Equal(t, "job", refused.Name)
 	h.awaitKeys("job/", 0)
+	_, err = h.c.Put(h.ctx, "job/nested/f1", nil)
+	require.NoError(t, err)
+	_, err = l.TryAcquire(h.ctx)
+	require.ErrorAs(t, err, &refused)
+	require.True(t, refused.Delayed)
 	h.delayOver("job")
 	held, err = l.TryAcquire(h.ctx)
 	require.NoError(t, err)
 	h.release(held)
-	h.awaitKeys("job", 0)
+	h.awaitKeys("job", 1)
+}
+
+// The caller gives up at the k-th request, for every k: it leaves neither key nor
+// mark behind.
+func testDelayCancelAnywhere(t *testing.T, h *harness) {
+	for k := 1; ; k++ {
+		ctx, cancel := context.WithCancel(h.ctx)
+		reached := false
+		var w wire
+		w.before = func(_ context.Context, c *call) fate {
+			if c.n == k {
+				reached = true
+				cancel()
+			}
+			return arrives
+		}
+		c := h.client(w.config())
+		held, err := lock.New(c, "job", lock.WithDelay(30*time.Second)).Acquire(ctx)
+		if err == nil {
+			h.release(held)
+		} else {
+			require.ErrorIs(t, err, context.Canceled)
+		}
+		h.awaitKeys("job", 0)
+		require.NoError(t, c.Close())
+		cancel()
+		if !reached {
+			require.NoError(t, err)
+			t.Logf("%d requests", k-1)
+			require.Greater(t, k, 5)
+			return
+		}
+	}
 }
 
 // After a release there is no delay, and neither mark nor lease is left, however

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/client/clienttest"
 	"github.com/latchkey-go/latchkey/recipes/fence"
 	"github.com/latchkey-go/latchkey/recipes/lock"
 )
@@ -161,12 +162,12 @@ func testSemaphoreHerd(t *testing.T, h *harness) {
 // it can.
 func testSemaphoreCompacted(t *testing.T, h *harness) {
 	p := h.permits(h.sem(1), 1)
-	l := newLink()
+	l := clienttest.NewLink()
 	look := newLookout()
-	c := h.client(look.config(client.Config{Dialer: l.dial}))
+	c := h.client(look.config(client.Config{Dialer: l.Dial}))
 	w := h.want(lock.NewSemaphore(c, "job", 1), 1, 1)
 	h.watches(look, h.awaitKeys("job/", 2)[1].Key, h.holders())
-	restore := l.down()
+	restore := l.Down()
 	gone(h, p)
 	res, err := h.c.Put(h.ctx, "other", nil)
 	require.NoError(t, err)
@@ -241,4 +242,34 @@ func testSemaphoreInspect(t *testing.T, h *harness) {
 	require.False(t, info.More)
 	gone(h, p, q)
 	gone(h, w.success())
+}
+
+// One that waits does not see that it could have got in, another gets in behind it,
+// and then the limit is lowered, and raised: the permits of the other count, though
+// it came later.
+func testLimitUnseen(t *testing.T, h *harness) {
+	first := h.permits(h.sem(5), 3)
+	l := newLink()
+	looked := make(chan struct{}, 100)
+	wire := wire{after: func(*call, error) { looked <- struct{}{} }}
+	cfg := wire.config()
+	cfg.Dialer = l.dial
+	look := newLookout()
+	w := h.want(lock.NewSemaphore(h.client(look.config(cfg)), "job", 5), 3, 1)
+	h.watches(look, h.awaitKeys("job/", 2)[1].Key, h.holders())
+	restore := l.down()
+	require.NoError(t, first.Shrink(h.ctx, 1))
+	behind := h.permits(h.sem(5), 1)
+	require.NoError(t, h.sem(0).SetLimit(h.ctx, 3))
+	require.NoError(t, h.sem(0).SetLimit(h.ctx, 4))
+	for len(looked) > 0 {
+		<-looked
+	}
+	restore()
+	<-looked // at what there is now
+	<-looked // and then at those behind it too
+	h.permitsOut(2)
+	w.stillWaits()
+	gone(h, behind)
+	gone(h, w.success(), first)
 }

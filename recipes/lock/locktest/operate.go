@@ -85,6 +85,38 @@ func testBreak(t *testing.T, h *harness) {
 	require.ErrorIs(t, lock.Break(h.ctx, operator, "a/", 1), lock.ErrName)
 }
 
+// Every answer to an operator in turn is lost: the holder is asked, and loses the
+// lock, all the same, and nobody else does.
+func testOperateAnswersLost(t *testing.T, h *harness) {
+	l := lock.New(h.c, "job")
+	for _, f := range []fate{answerDropped, requestLost} {
+		for k := 1; ; k++ {
+			lost := false
+			var w wire
+			w.before = func(_ context.Context, c *call) fate {
+				if c.n != k {
+					return arrives
+				}
+				lost = true
+				return f
+			}
+			operator := h.client(w.config())
+			held := h.acquire(l)
+			require.NoError(t, lock.RequestRelease(h.ctx, operator, "job", lock.Request{By: "me"}))
+			require.Equal(t, "me", receive(t, h, held.ReleaseRequested()).By)
+			require.NoError(t, lock.Break(h.ctx, operator, "job", held.Token()))
+			next := h.acquire(l)
+			require.ErrorIs(t, h.ended(held), lock.ErrBroken)
+			h.release(next)
+			require.NoError(t, operator.Close())
+			if !lost {
+				require.Greater(t, k, 6)
+				break
+			}
+		}
+	}
+}
+
 // Clients of etcd can be broken, but not asked.
 func testOperateOnForeignKey(t *testing.T, h *harness) {
 	lease, err := h.c.Grant(h.ctx, time.Minute)

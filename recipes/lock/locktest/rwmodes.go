@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/client/clienttest"
 	"github.com/latchkey-go/latchkey/recipes/fence"
 	"github.com/latchkey-go/latchkey/recipes/lock"
 )
@@ -241,13 +242,13 @@ func (h *harness) unseen() unseen {
 			created <- struct{}{}
 		}
 	}}
-	l := newLink()
+	l := clienttest.NewLink()
 	cfg := w.config()
-	cfg.Dialer = l.dial
+	cfg.Dialer = l.Dial
 	out.reader = h.rlock(lock.NewRW(h.client(cfg), "job"), 3)
 	<-created
 	out.key = h.awaitKeys("job/", 3)[2].Key
-	out.restore = l.down()
+	out.restore = l.Down()
 	writer.cancelled(cancel)
 	h.awaitKeys("job/", 2)
 	return out

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/client/clienttest"
 	"github.com/latchkey-go/latchkey/recipes/fence"
 	"github.com/latchkey-go/latchkey/recipes/lock"
 )
@@ -317,11 +318,11 @@ func testSemaphoreWaiterSession(t *testing.T, h *harness) {
 // down for good: its permits are back at most one TTL later.
 func testPermitsAfterCrash(t *testing.T, h *harness) {
 	const ttl = 2 * time.Second
-	l := newLink()
-	c := h.client(client.Config{Dialer: l.dial, SessionTTL: ttl})
+	l := clienttest.NewLink()
+	c := h.client(client.Config{Dialer: l.Dial, SessionTTL: ttl})
 	crashed := h.permits(lock.NewSemaphore(c, "job", 1), 1)
 	w := h.want(h.sem(1), 1, 1)
-	restore := l.down()
+	restore := l.Down()
 	defer restore() // so that the client can be closed
 	start := time.Now()
 	p := w.success()
