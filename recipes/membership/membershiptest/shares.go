@@ -312,16 +312,29 @@ func testEnds(t *testing.T, h *harness) {
 	h.awaitKeys("team.shares/", 0)
 	require.True(t, m.Present(), "the membership goes on")
 
-	// A function that has nothing more to do keeps its item.
-	called := make(chan string, 10)
+	// A function that has nothing more to do keeps its item, though others wait.
+	called := make(chan fence.Token, 10)
 	part := h.partake(m, items(1), func(_ context.Context, s *membership.Share) error {
-		called <- s.Item()
+		called <- s.Token()
 		return nil
 	})
-	require.Equal(t, "shard-0", <-called)
-	h.awaitKeys("team.shares/shard-0/", 1)
+	token := <-called
+	waits := make(chan error)
+	go func() {
+		held, err := lock.New(h.client(client.Config{}), "team.shares/shard-0").Acquire(h.ctx)
+		if err == nil {
+			err = held.Release(h.ctx)
+		}
+		waits <- err
+	}()
+	h.awaitKeys("team.shares/shard-0/", 2)
+	info, err := lock.Inspect(h.ctx, h.c, "team.shares/shard-0")
+	require.NoError(t, err)
+	require.Equal(t, token, info.Holders[0].Token)
+	require.Equal(t, "a", info.Holders[0].Owner)
 	h.leave(m)
 	require.ErrorIs(t, <-part.done, membership.ErrLeft)
+	require.NoError(t, <-waits)
 	require.Empty(t, called)
 	h.awaitKeys("team", 0)
 	require.ErrorIs(t, p.Run(h.ctx, nil), membership.ErrLeft)
