@@ -201,10 +201,14 @@ func (m *member) arrive(ctx context.Context, w *wait) (bool, error) {
 			r.count(&after, res.Results[1:])
 			r.settle(&after)
 			return true, nil
-		case err == nil && res.Results[0].Get.Count == 0:
-			return false, &LostError{Name: r.name, Reason: ErrDeleted, At: time.Now()}
 		case err == nil:
-			_, err = r.look(ctx, false)
+			// The key is gone with the phase, if that is over: an attempt before this one was
+			// executed, and completed it.
+			gone := res.Results[0].Get.Count == 0
+			var now view
+			if now, err = r.look(ctx, false); err == nil && gone && now.rec != nil && now.rec.Phase == w.phase {
+				return false, &LostError{Name: r.name, Reason: ErrDeleted, At: time.Now()}
+			}
 		case errors.Is(err, client.ErrLeaseNotFound):
 			return false, &LostError{Name: r.name, Reason: client.ErrSessionRevoked, At: time.Now()}
 		}

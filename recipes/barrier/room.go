@@ -336,22 +336,41 @@ func (r *room) vanished(events []client.Event) (look bool) {
 			lost = append(lost, m)
 		}
 	}
-	r.loseLocked(lost)
 	r.announceLocked()
 	seen := r.seen.rev
 	r.mu.Unlock()
-	for _, m := range lost {
-		m.forget()
+	if len(lost) > 0 {
+		r.drop(lost, r.wiped(events))
 	}
 	return slices.ContainsFunc(events, func(ev client.Event) bool {
 		return ev.KV.ModRevision != over && ev.KV.ModRevision != seen
 	})
 }
 
-// loseLocked ends members whose keys were deleted.
-func (r *room) loseLocked(lost []*member) {
+// wiped returns why members' keys are gone that were not about to be: the barrier was
+// reset, if that is what the last change of the record did, or they were deleted.
+func (r *room) wiped(events []client.Event) error {
+	v, err := r.look(r.ctx, false)
+	if err == nil && v.rec != nil && v.rec.Phase > 0 {
+		for _, ev := range events {
+			if ev.KV.ModRevision == v.rev {
+				return &BrokenError{Name: r.name, Generation: generationOf(v.rec.Recipe, v.rec.Phase-1), Reason: reasonReset}
+			}
+		}
+	}
+	return &LostError{Name: r.name, Reason: ErrDeleted, At: time.Now()}
+}
+
+// drop ends members whose keys are gone.
+func (r *room) drop(lost []*member, reason error) {
+	r.mu.Lock()
 	for _, m := range lost {
-		m.loseLocked(&LostError{Name: r.name, Reason: ErrDeleted, At: time.Now()})
+		m.loseLocked(reason)
+	}
+	r.announceLocked()
+	r.mu.Unlock()
+	for _, m := range lost {
+		m.forget()
 	}
 }
 
@@ -380,13 +399,7 @@ func (r *room) roll() (client.Revision, error) {
 		there[kv.Key] = kv.CreateRevision
 	}
 	lost := slices.DeleteFunc(expected, func(m *member) bool { return there[m.key] == m.token })
-	r.mu.Lock()
-	r.loseLocked(lost)
-	r.announceLocked()
-	r.mu.Unlock()
-	for _, m := range lost {
-		m.forget()
-	}
+	r.drop(lost, &LostError{Name: r.name, Reason: ErrDeleted, At: time.Now()})
 	return res.Revision, nil
 }
 

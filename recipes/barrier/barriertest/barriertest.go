@@ -63,6 +63,7 @@ func Run(t *testing.T, endpoints []string) {
 		{"Cancel/Anywhere", testCancelAnywhere},
 		{"Answers/EveryOneDropped", testEveryAnswerDropped},
 		{"Answers/EnterLate", testEnterLate},
+		{"Answers/LeaveLost", testLeaveAnswerLost},
 		{"Network/Cut", testNetworkCut},
 		{"History/Compacted", testCompacted},
 		{"Terms/Conflict", testConflict},

@@ -111,8 +111,10 @@ func testCancelEnter(t *testing.T, h *harness) {
 			h.awaitKeys(name+"/", 0)
 			continue
 		case barrier.Wait:
+			h.awaitKeys(name+"/g/m/", 1)
 			h.enter(p, name, 3, opt)
 		case barrier.Shrink:
+			h.awaitKeys(name+"/g/m/", 1)
 		}
 		two := h.enter(p, name, 3, opt)
 		require.Equal(t, one.success().Arrival().Members, two.success().Arrival().Members)
@@ -255,6 +257,44 @@ func testEnterLate(t *testing.T, h *harness) {
 		}
 		h.awaitKeys(name+"/", 0)
 	}
+}
+
+// The answer to the arrival of the last one to leave is lost; when the request is repeated,
+// somebody else has seen that all have left, and the member's key is gone with the
+// generation: it has left, and was not lost.
+func testLeaveAnswerLost(t *testing.T, h *harness) {
+	l := clienttest.NewLink()
+	var w clienttest.Wire
+	cfg := w.Config()
+	cfg.Dialer = l.Dial
+	p, q, next := h.processOn(cfg), h.process(), h.process()
+	a, b := h.enter(p, "job", 2), h.enter(q, "job", 2)
+	in, other := a.success(), b.success()
+	left := h.leave(other)
+	h.awaitKeys("job/g/a/", 1)
+	lost := false
+	ctx, cancel := context.WithCancel(h.ctx)
+	var early *call[*barrier.Inside]
+	w.Before(func(_ context.Context, c *clienttest.Call) clienttest.Fate {
+		if lost || !c.Puts() {
+			return clienttest.Arrives
+		}
+		lost = true
+		if _, err := c.Deliver(); err != nil {
+			t.Error(err)
+		}
+		restore := l.Down() // so that the watch is not the first to tell
+		early = start(h, func() (*barrier.Inside, error) { return barrier.NewDouble(next.c, "job", 2).Enter(ctx) })
+		<-left.done
+		restore()
+		return clienttest.RequestLost
+	})
+	require.NoError(t, in.Leave(h.ctx))
+	left.success()
+	require.True(t, lost)
+	cancel()
+	require.ErrorIs(t, early.failure(), context.Canceled)
+	h.awaitKeys("job/", 0)
 }
 
 // The network breaks again and again in the middle of rounds: nothing is lost as long as
