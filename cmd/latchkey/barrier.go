@@ -146,7 +146,7 @@ func newBarrierEnter(a *app) *cobra.Command {
 		Short: "run a command when all have come, and wait until all have finished",
 		Long:  enterLong,
 		Example: `  latchkey barrier enter jobs/import --count=3 -- ./import.sh
-  latchkey barrier enter jobs/import --count=3 --wait=10m --on-loss=shrink -- sh -c './import.sh $LATCHKEY_BARRIER_INDEX'`,
+  latchkey barrier enter jobs/import --count=3 --wait=10m --on-loss=shrink -- sh -c './job $LATCHKEY_BARRIER_INDEX'`,
 		Args: commandBehindName("latchkey barrier enter NAME --count=N -- COMMAND [ARGS]"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if o.count < 1 {

@@ -32,7 +32,7 @@ while ADDR accepts connections.
 
 At SIGINT, SIGTERM, and when somebody drains the instance (latchkey service drain), watchers are told first; after the
 time of --drain the command gets the signal, or SIGTERM. The instance is taken out of the service when it has ended. If
-another instance takes the id, the command is stopped, with SIGKILL after the grace. Without a command, the id is printed.
+another instance takes the id, the command is stopped, with SIGKILL after the grace. Without one, the id is printed.
 
 The command finds the id in LATCHKEY_SERVICE_ID. Clients of package recipes/discovery and of etcd's naming package find
 the instance.
