@@ -32,8 +32,8 @@ func newTopicPub(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "pub TOPIC [MESSAGE]",
 		Short: "publish messages",
-		Long: `Publish a message, or each line of standard input as one, and print the offsets. A topic that does not exist is made when a
-flag says what it keeps: --max-age, --max-bytes, --max-messages or --unlimited.`,
+		Long: `Publish a message, or each line of standard input as one, and print the offsets. A topic that does not exist is made
+when a flag says what it keeps: --max-age, --max-bytes, --max-messages or --unlimited.`,
 		Example: `  latchkey topic pub orders '{"id":7}' --message-key=customer-3
   latchkey topic pub orders '{"id":7}' --max-age=24h        # makes the topic
   latchkey topic pub orders --header=source=import < orders.jsonl`,
@@ -181,9 +181,11 @@ func newTopicSub(a *app) *cobra.Command {
 		Use:   "sub TOPIC",
 		Short: "print messages as they come",
 		Long: `Print the messages of a topic, from now on or from another place, until the command is interrupted. In the simple form a
-message is its bytes and a line's end; the table has the offset, the time and the key as well, and JSON, one object to a line, everything.
+message is its bytes and a line's end; the table has the offset, the time and the key as well, and JSON, one object to a
+line, everything.
 
-With --match TOPIC is a pattern, as of topic list, and the messages of all topics that match come in the order of their commits.`,
+With --match TOPIC is a pattern, as of topic list, and the messages of all topics that match come in the order of their
+commits.`,
 		Example: `  latchkey topic sub orders
   latchkey topic sub orders --earliest --count=10 --output=table
   latchkey topic sub orders --durable=audit --earliest      # goes on where it ended
