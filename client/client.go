@@ -101,6 +101,7 @@ type core struct {
 	watches   [2]*watchHub // with and without a leader required
 	own       ownSession
 	markers   markers
+	observed  observed
 
 	ctx    context.Context // done, with ErrClosed, when the client is closed; parent of the background work only
 	cancel context.CancelCauseFunc

@@ -326,6 +326,7 @@ func (k *keeper) receive(ctx context.Context, l *link) {
 
 // acknowledge notes a renewal that succeeded, or that could not.
 func (k *keeper) acknowledge(l *link, resp *pb.LeaseKeepAliveResponse, now instant) {
+	k.core.observed.see(resp.Header)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s := k.sessions[LeaseID(resp.ID)]
