@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
 const (
@@ -74,9 +72,7 @@ func (co *core) attempt(ctx context.Context, ep *endpoint, m method, req, resp p
 	sent, err = co.transport.unary(ctx, ep, m.full, req, resp)
 	if err == nil {
 		ep.heard(co.clock.now())
-		if r, ok := resp.(interface{ GetHeader() *pb.ResponseHeader }); ok {
-			co.observed.see(r.GetHeader())
-		}
+		co.saw(resp)
 	}
 	return sent, err
 }

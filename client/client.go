@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -101,7 +102,7 @@ type core struct {
 	watches   [2]*watchHub // with and without a leader required
 	own       ownSession
 	markers   markers
-	observed  observed
+	seen      atomic.Int64 // see Seen
 
 	ctx    context.Context // done, with ErrClosed, when the client is closed; parent of the background work only
 	cancel context.CancelCauseFunc

@@ -320,13 +320,13 @@ func (k *keeper) receive(ctx context.Context, l *link) {
 		}
 		now := k.core.clock.now()
 		ep.heard(now)
+		k.core.saw(&resp)
 		k.acknowledge(l, &resp, now)
 	}
 }
 
 // acknowledge notes a renewal that succeeded, or that could not.
 func (k *keeper) acknowledge(l *link, resp *pb.LeaseKeepAliveResponse, now instant) {
-	k.core.observed.see(resp.Header)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s := k.sessions[LeaseID(resp.ID)]

@@ -311,7 +311,7 @@ func (h *watchHub) receive(ep *endpoint, stream grpc.ClientStream) error {
 			return err
 		}
 		ep.heard(h.core.clock.now())
-		h.core.observed.see(resp.Header)
+		h.core.saw(resp)
 		if err := h.dispatch(resp); err != nil {
 			return status.Error(codes.Unavailable, err.Error())
 		}

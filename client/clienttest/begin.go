@@ -27,7 +27,7 @@ func testBegin(t *testing.T, h *harness) {
 	require.Equal(t, hooked, rev)
 	require.Equal(t, "12", h.value("b"))
 	require.Equal(t, "3", h.value("c"))
-	require.GreaterOrEqual(t, h.c.Observed(), rev)
+	require.GreaterOrEqual(t, h.c.Seen(), rev)
 	_, err = tx.Commit(h.ctx)
 	require.ErrorContains(t, err, "has ended")
 
