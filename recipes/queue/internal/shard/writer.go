@@ -7,7 +7,9 @@ type Draft struct {
 	Shard int
 	Due   int64 // ms since 1970; 0 for a lane
 	Item  *Item // with Job and Lane set
-	// UniqueLease ends the unique key; 0 for one that the job ends.
+	// Unique is the hash of a key that must be free; the item's own one if the job
+	// frees it, else the lease does.
+	Unique      string
 	UniqueLease int64
 }
 
@@ -30,8 +32,8 @@ func (d *Draft) Put(planted Fault) (guard []Compare, ops []Op) {
 		guard = append(guard, Compare{Key: MarkKey(d.Shard, d.Item.Lane), Field: Value, Less: true, Value: []byte(d.record())})
 	}
 	ops = append(ops, put(d.key(), d.Item.Encode()))
-	if d.Item.Unique != "" {
-		u := put(UniqueKey(d.Item.Unique), []byte(d.Item.Job))
+	if d.Unique != "" {
+		u := put(UniqueKey(d.Unique), []byte(d.Item.Job))
 		u.Lease = d.UniqueLease
 		guard, ops = append(guard, missing(u.Key)), append(ops, u)
 	}
@@ -84,8 +86,8 @@ func (w *Writer) Batch(items []*Draft, config int64) Txn {
 			marks[c.Key] = true
 			t.If = append(t.If, c)
 		}
-		if n.Item.Unique != "" {
-			t.Else = append(t.Else, get(UniqueKey(n.Item.Unique)))
+		if n.Unique != "" {
+			t.Else = append(t.Else, get(UniqueKey(n.Unique)))
 		}
 		t.Then = append(t.Then, ops...)
 	}
