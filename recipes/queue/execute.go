@@ -35,11 +35,14 @@ func (r *jobRun) execute() {
 			r.finish(err, nil)
 			return
 		}
-		if !errors.Is(err, client.ErrConflict) || n == conflictsMax || !pause(r.ctx, n) {
+		if r.pulled != nil || !errors.Is(err, client.ErrConflict) || n == conflictsMax || !pause(r.ctx, n) {
 			break
 		}
 	}
 	e := r.judge(err)
+	if r.pulled != nil && errors.Is(err, client.ErrConflict) {
+		e = shard.End{Kind: shard.Return} // who has it is told, and may pull it again
+	}
 	r.finish(err, &e)
 }
 
@@ -108,6 +111,7 @@ func (r *jobRun) finish(err error, e *shard.End) {
 		e.Lease = int64(lease)
 	}
 	took := time.Since(r.began)
+	defer r.report(err, e)
 	w.post(func() {
 		w.running--
 		w.average = (7*w.average + max(took, time.Microsecond)) / 8
@@ -127,9 +131,8 @@ func (w *worker) conclude(r *jobRun, e shard.End) {
 		return
 	}
 	r.shard.Settle(r.job, e, time.Now().UnixMilli())
-	if e.Kind == shard.Retry || e.Kind == shard.Return {
-		// In place, there will be another run of the same job: this one is over.
-		w.close(r.job, false)
+	if r.job.Over() || r.job.Waits() {
+		w.close(r.job, false) // there may be another run of the same job: this one is over
 	}
 }
 
@@ -152,17 +155,19 @@ func (r *jobRun) commit() (bool, error) {
 		}
 	}
 	var rev client.Revision
+	again := false
 	for n := 0; ; n++ {
 		rev, err = r.tx.Commit(r.worker.life)
 		if !errors.Is(err, client.ErrUncertain) || !pause(r.worker.life, n) {
 			break
 		}
+		again = true
 	}
 	switch {
 	case err == nil:
 		return r.told(shard.Committed, rev, shard.KV{}, shard.KV{}), nil
 	case errors.Is(err, client.ErrGuardFailed) && errors.Is(err, ErrClaimLost):
-		return r.unguarded(err)
+		return r.unguarded(err, again)
 	}
 	r.told(shard.Refused, 0, shard.KV{}, shard.KV{})
 	return false, err
@@ -170,9 +175,9 @@ func (r *jobRun) commit() (bool, error) {
 
 // unguarded finds out whether the guard did not hold because an earlier attempt
 // of the same transaction had been executed.
-func (r *jobRun) unguarded(err error) (bool, error) {
+func (r *jobRun) unguarded(err error, again bool) (bool, error) {
 	key := shard.JournalKey(r.shard.N, r.worker.id)
-	look := shard.Txn{Then: []shard.Op{{Key: key}, {Key: r.job.Claim.Key}}}
+	look := shard.Txn{Then: []shard.Op{{Key: key}, {Key: r.job.Claim.Key}, {Key: shard.CancelKey(r.item.Job)}}}
 	a, lookErr := r.worker.persist(look, func() {})
 	if lookErr != nil {
 		r.told(shard.Refused, 0, shard.KV{}, shard.KV{})
@@ -185,6 +190,9 @@ func (r *jobRun) unguarded(err error) (bool, error) {
 		return kv
 	}
 	if r.told(shard.Unguarded, client.Revision(a.Revision), first(a.Results[0]), first(a.Results[1])) {
+		if !again || first(a.Results[2]).Key != "" {
+			return true, ErrCancelled // the job is gone, and not by us
+		}
 		return true, nil
 	}
 	return false, err

@@ -193,7 +193,13 @@ func (w *worker) settleShards() {
 		w.shards[n].HoldGroups = len(conf.Old) > 0 && conf.current(n)
 	}
 	for _, n := range slices.Sorted(maps.Keys(w.shards)) {
-		if s := w.shards[n]; !slices.Contains(numbers, n) && s.Idle() && !s.Owned() {
+		s := w.shards[n]
+		if slices.Contains(numbers, n) || !s.Idle() {
+			continue
+		}
+		if s.Owned() {
+			s.Release() // the next time round it is idle again
+		} else {
 			delete(w.shards, n)
 			w.order = slices.DeleteFunc(w.order, func(o *shard.Shard) bool { return o == s })
 		}
@@ -205,13 +211,16 @@ func (w *worker) settleShards() {
 func (w *worker) changed(members bool) {
 	for _, s := range w.order {
 		s.Paused = w.paused
-		s.Gone(func(worker string) bool { return w.workers[worker] })
+		s.Gone(w.alive)
 	}
 	if members {
 		w.goHome()
 	}
 	w.assign()
 }
+
+// alive says whether a worker's session lives.
+func (w *worker) alive(worker string) bool { return w.workers[worker] }
 
 // goHome takes the shards that this worker is the first for.
 func (w *worker) goHome() {

@@ -92,6 +92,7 @@ type jobRun struct {
 	result []byte
 	over   chan struct{} // closed by the loop when the end is in the store, or the claim lost
 	lost   bool          // of the loop, readable once over is closed
+	pulled chan<- error  // takes what came of a delivery's end
 }
 
 func newRun(w *worker, s *shard.Shard, j shard.Job) *jobRun {

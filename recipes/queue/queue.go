@@ -221,6 +221,19 @@ func (c *config) all() (out []int) {
 // current says whether a shard is one that producers use.
 func (c *config) current(n int) bool { return n >= c.First && n < c.First+c.Shards }
 
+// keep returns a shard if it may have jobs, else another one that is in use.
+func (c *config) keep(n int) int {
+	for _, s := range c.Old {
+		if n >= s.First && n < s.First+s.Shards {
+			return n
+		}
+	}
+	if c.current(n) {
+		return n
+	}
+	return c.First + n%c.Shards
+}
+
 // home returns the shard of a group.
 func (c *config) home(group string) int { return c.First + int(hash(group)%uint64(c.Shards)) }
 

@@ -49,8 +49,9 @@ type worker struct {
 	fleet
 	load
 	outbox
-	draining bool
-	wake     *time.Timer
+	draining   bool
+	forgetting bool // old shards
+	wake       *time.Timer
 }
 
 // load is what a worker has to do.
@@ -129,7 +130,10 @@ func (w *worker) loop(ctx context.Context) error {
 	for {
 		w.pump()
 		if w.draining && w.finished() {
-			return w.leave()
+			if w.letGo() {
+				return w.leave()
+			}
+			continue // the tokens are to be given back
 		}
 		select {
 		case f := <-w.events:
@@ -169,6 +173,9 @@ func (w *worker) some() {
 // is written any more.
 func (w *worker) die() error {
 	cause := context.Cause(w.life)
+	if !errors.Is(cause, ErrClaimLost) {
+		cause = fmt.Errorf("%w: %w", ErrClaimLost, cause)
+	}
 	w.endJobs(cause)
 	if w.opts.hooks.Lost != nil && w.running > 0 {
 		w.opts.hooks.Lost(w.running)
@@ -180,7 +187,7 @@ func (w *worker) die() error {
 		r.lost = true
 		close(r.over)
 	}
-	if errors.Is(cause, ErrClaimLost) {
+	if w.session.Err() != nil {
 		return fmt.Errorf("%w: %w", errAnew, cause)
 	}
 	return cause
@@ -200,6 +207,9 @@ func (w *worker) pump() {
 	wake := int64(0)
 	for _, s := range w.order {
 		w.watchShard(s)
+		if s.Foreign() { // which it may have learned of after the fleet's last change
+			s.Gone(w.alive)
+		}
 		for _, r := range s.Next(ms, budget) {
 			w.push(r)
 		}
@@ -344,7 +354,18 @@ func (w *worker) upkeep() {
 			s.Sweep(w.samples[0].rev)
 		}
 	}
+	w.settleShards()
 	w.assign()
+	if old := len(w.q.conf.Load().Old); old > 0 && !w.draining && !w.forgetting && w.rank(0, "") == 0 {
+		w.forgetting = true
+		w.task(func() {
+			// What goes wrong is tried again a second later.
+			if err := w.q.forgetShards(w.life); err != nil && !errors.Is(err, client.ErrConflict) && w.life.Err() == nil {
+				w.q.opts.log.Warn("old shards", "queue", w.q.name, "error", err)
+			}
+			w.post(func() { w.forgetting = false })
+		})
+	}
 }
 
 // drain stops to claim and to start, and gives back what was not started.
@@ -365,14 +386,19 @@ func (w *worker) finished() bool {
 			return false
 		}
 	}
-	owned := false
+	return true
+}
+
+// letGo gives the tokens back, and says whether that was done before.
+func (w *worker) letGo() bool {
+	all := true
 	for _, s := range w.order {
 		if s.Owned() {
 			s.Release()
-			owned = true
+			all = false
 		}
 	}
-	return !owned
+	return all
 }
 
 // leave removes the worker's key.

@@ -149,7 +149,7 @@ func (s *Shard) load() {
 }
 
 func (s *Shard) loaded(c *Claim, kv KV) {
-	if c.over {
+	if c.over || c.kept {
 		return
 	}
 	if kv.Create != c.Create { // it has ended before its worker did

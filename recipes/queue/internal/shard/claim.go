@@ -42,6 +42,16 @@ func (j Job) Item() *Item {
 	return it
 }
 
+// Waits says that the job was given back inside its worker: it will be started
+// again, as another run.
+func (j Job) Waits() bool {
+	c := j.Claim
+	if c.Item != nil && c.Item.Chunk > 0 {
+		return !c.over && !bit(c.Done, j.Part) && !bit(c.out, j.Part)
+	}
+	return !c.over && c.running == 0
+}
+
 // Over says that the claim has ended, or is lost.
 func (j Job) Over() bool { return j.Claim.over }
 
@@ -262,9 +272,12 @@ func (s *Shard) apply(w *write, mod, create int64) {
 	}
 	for _, c := range w.added {
 		s.claims[c.Key] = c
-		if c.Item == nil {
+		switch {
+		case s.Draining:
+			s.leave(c)
+		case c.Item == nil:
 			s.loads = append(s.loads, c)
-		} else {
+		default:
 			s.enqueue(c)
 		}
 	}

@@ -51,7 +51,7 @@ func (x *sim) redrive() {
 		if err != nil || string(it.Payload) == "poison" || x.dead[it.Job] {
 			continue
 		}
-		t, err := Redrive(kv, x.now)
+		t, err := Redrive(kv, x.now, func(n int) int { return n }, x.m[ConfigKey].Mod)
 		if err != nil {
 			x.fail("redrive %s: %v", kv.Key, err)
 			return
@@ -76,7 +76,7 @@ func (x *sim) tick() {
 	for range 3 {
 		job := JobID(0, 0, fmt.Sprintf("%s-0000cafe-%08x", Bound(1), x.r.Uint32()))
 		d := &Draft{Item: &Item{Job: job, Payload: []byte("tx"), Header: map[string]string{"tick": fmt.Sprint(tick)}}}
-		x.send(Tick(name, tick, d), nil, func(*Answer) {})
+		x.send(Tick(name, tick, d, x.m[ConfigKey].Mod), nil, func(*Answer) {})
 	}
 }
 

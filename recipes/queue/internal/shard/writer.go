@@ -123,21 +123,31 @@ func (w *Writer) Judge(a *Answer, config int64) (v Verdict, rev int64, taken []s
 }
 
 // Tick fires a cron entry's tick, in ms since 1970, once whoever asks for it.
-func Tick(name string, tick int64, n *Draft) Txn {
+func Tick(name string, tick int64, d *Draft, config int64) Txn {
 	key := CronKey(name)
 	value := []byte(Bound(tick))
-	n.Due = tick
-	_, ops := n.Put(0)
+	d.Due = tick
+	_, ops := d.Put(0)
 	return Txn{
-		If:   []Compare{{Key: key, Field: Value, Less: true, Value: value}},
+		If:   []Compare{{Key: key, Field: Value, Less: true, Value: value}, modIs(ConfigKey, config)},
 		Then: append([]Op{put(key, value)}, ops...),
-		Else: []Op{get(key)},
+		Else: []Op{get(key), get(ConfigKey)},
 	}
 }
 
+// TickOf reads the value of a cron entry: its last tick.
+func TickOf(value []byte) int64 {
+	ms, err := strconv.ParseUint(string(value), 16, 63)
+	if err != nil {
+		return 0
+	}
+	return int64(ms)
+}
+
 // Redrive moves a dead letter back into the queue, with all its attempts before
-// it. The job keeps its name.
-func Redrive(dead KV, now int64) (Txn, error) {
+// it. The job keeps its name, and its shard as long as that is in use: home tells
+// the shard for the one in its name.
+func Redrive(dead KV, now int64, home func(n int) int, config int64) (Txn, error) {
 	it, err := DecodeItem(dead)
 	if err != nil {
 		return Txn{}, err
@@ -148,7 +158,8 @@ func Redrive(dead KV, now int64) (Txn, error) {
 	}
 	it.Failures, it.Crashes, it.Unique = 0, 0, ""
 	return Txn{
-		If:   []Compare{createIs(dead.Key, dead.Create)},
-		Then: []Op{del(dead.Key), put(DueKey(n, now, record), it.Encode())},
+		If:   []Compare{createIs(dead.Key, dead.Create), modIs(ConfigKey, config)},
+		Then: []Op{del(dead.Key), put(DueKey(home(n), now, record), it.Encode())},
+		Else: []Op{get(dead.Key), get(ConfigKey)},
 	}, nil
 }
