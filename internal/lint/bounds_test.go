@@ -118,6 +118,8 @@ var unlisted = map[string]string{
 	"latchkey.bumpMax":               "listed as --bump-revision",
 	"latchkey.ttlMax":                "what a duration can be",
 	"lock.retryMax":                  "between tries, as those of the client",
+	"queue.backoffMax":               "a default of an option",
+	"queue.resendMax":                "between tries, as those of the client",
 	"replica.DefaultMaxLogBytes":     "for tests; the server sets catchUpBytes",
 	"rpc.watchPrefixBytesMax":        "the size of an encoding",
 	"server.defaultMaxLearners":      "listed as --max-learners",

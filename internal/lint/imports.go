@@ -116,12 +116,15 @@ var Rules = map[string]Rule{
 	},
 
 	// What users import: no server, no raft, no bbolt, no cobra.
-	"client":                    {External: []string{etcdAPI, protobuf, grpc, genproto, uuid}},
-	"client/clienttest":         {Own: []string{"client"}, External: []string{grpc, testify}},
-	"recipes/fence":             {},
-	"recipes/lock":              {Own: []string{"client", "recipes/fence"}, External: []string{etcdAPI, uuid}},
-	"recipes/internal/sequence": {Own: []string{"client"}},
-	"recipes/lock/locktest":     {Own: []string{"client", "client/clienttest", "recipes/fence", "recipes/lock"}, External: []string{etcdAPI, protobuf, grpc, testify}},
+	"client":                       {External: []string{etcdAPI, protobuf, grpc, genproto, uuid}},
+	"client/clienttest":            {Own: []string{"client"}, External: []string{grpc, testify}},
+	"recipes/fence":                {},
+	"recipes/lock":                 {Own: []string{"client", "recipes/fence"}, External: []string{etcdAPI, uuid}},
+	"recipes/internal/sequence":    {Own: []string{"client"}},
+	"recipes/lock/locktest":        {Own: []string{"client", "client/clienttest", "recipes/fence", "recipes/lock"}, External: []string{etcdAPI, protobuf, grpc, testify}},
+	"recipes/queue/internal/shard": {Pure: true},
+	"recipes/queue":                {Own: []string{"client", "recipes/internal/sequence", "recipes/queue/internal/shard"}},
+	"recipes/queue/queuetest":      {Own: []string{"client", "recipes/queue"}, External: []string{etcdAPI, protobuf, grpc, testify}},
 
 	// Programs.
 	"cmd/latchkey": {
