@@ -8,7 +8,7 @@ var groups = []struct {
 	commands []string
 }{
 	{"Keys:", []string{"get", "ls", "put", "mk", "update", "del", "rm", "txn", "watch", "exec-watch"}},
-	{"Coordination:", []string{"lock", "lease"}},
+	{"Coordination:", []string{"lock", "queue", "lease"}},
 	{"Users:", []string{"user", "role", "auth"}},
 	{"Cluster:", []string{
 		"status", "health", "cluster-health", "endpoint", "member", "move-leader", "alarm", "compact", "defrag",

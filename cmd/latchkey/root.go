@@ -72,7 +72,7 @@ func newRoot(a *app) *cobra.Command {
 		newServerCommand(a), newVersionCommand(a),
 		newGetCommand(a), newLsCommand(a), newPutCommand(a), newMkCommand(a), newUpdateCommand(a), newDelCommand(a),
 		newRmCommand(a), newTxnCommand(a), newWatchCommand(a), newExecWatchCommand(a), newLeaseCommand(a),
-		newLockCommand(a), newStatusCommand(a), newHealthCommand(a, false), newClusterHealthCommand(a), newEndpointCommand(a),
+		newLockCommand(a), newQueueCommand(a), newStatusCommand(a), newHealthCommand(a, false), newClusterHealthCommand(a), newEndpointCommand(a),
 		newMemberCommand(a), newMoveLeaderCommand(a), newUserCommand(a), newRoleCommand(a), newAuthCommand(a), newAlarmCommand(a),
 		newCompactCommand(a), newDefragCommand(a),
 		newProxyCommand("gateway"), newProxyCommand("grpc-proxy"),

@@ -103,12 +103,8 @@ func (r *jobRun) resultBytes(res Result) []byte {
 // store already.
 func (r *jobRun) finish(err error, e *shard.End) {
 	w := r.worker
-	if e != nil && e.Result != nil {
-		lease, leaseErr := w.q.leases.get(w.life, time.Duration(r.item.Result)*time.Second)
-		if leaseErr != nil {
-			e.Result = nil
-		}
-		e.Lease = int64(lease)
+	if e != nil {
+		r.leaseResult(e)
 	}
 	took := time.Since(r.began)
 	defer r.report(err, e)
@@ -122,6 +118,18 @@ func (r *jobRun) finish(err error, e *shard.End) {
 			w.conclude(r, *e)
 		}
 	})
+}
+
+// leaseResult gets a lease for the result, which is not kept without one.
+func (r *jobRun) leaseResult(e *shard.End) {
+	if e.Result == nil {
+		return
+	}
+	lease, err := r.worker.q.leases.get(r.worker.life, time.Duration(r.item.Result)*time.Second)
+	if err != nil {
+		e.Result = nil
+	}
+	e.Lease = int64(lease)
 }
 
 // conclude ends a job, in the loop.

@@ -131,7 +131,7 @@ func (q *core) work(ctx context.Context, h RawHandler, o runOptions) error {
 			return fmt.Errorf("work on queue %q: %w", q.name, q.opts.session.Err())
 		case errors.Is(err, client.ErrClosed):
 			return fmt.Errorf("work on queue %q: %w", q.name, err)
-		case !errors.Is(err, errAnew) && !temporary(err) && !errors.Is(err, client.ErrSessionLost):
+		case !errors.Is(err, errAnew) && !temporary(err) && !errors.Is(err, client.ErrSessionLost) && !errors.Is(err, client.ErrLeaseNotFound):
 			return fmt.Errorf("work on queue %q: %w", q.name, err)
 		}
 		q.opts.log.Warn("worker begins anew", "queue", q.name, "reason", err)

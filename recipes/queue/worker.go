@@ -310,8 +310,17 @@ func (w *worker) condemn(s *shard.Shard, j shard.Job) {
 	it := j.Item()
 	w.jobs[j] = newRun(w, s, j)
 	w.q.opts.log.Error("job has killed its workers", "queue", w.q.name, "job", it.Job, "crashes", it.Crashes)
+	r := w.jobs[j]
 	e := shard.End{Kind: shard.Dead, Error: fmt.Sprintf("%d workers died with it", it.Crashes)}
-	w.conclude(w.jobs[j], e)
+	e.Result = r.resultBytes(Result{Dead: true, Error: e.Error})
+	w.running++ // it takes a place while it is ended
+	w.task(func() {
+		r.leaseResult(&e)
+		w.post(func() {
+			w.running--
+			w.conclude(r, e)
+		})
+	})
 }
 
 // collect takes what has ended.

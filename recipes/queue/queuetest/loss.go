@@ -3,7 +3,6 @@ package queuetest
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -127,75 +126,12 @@ func testPoison(t *testing.T, h *harness) {
 	}
 }
 
-// Requests and answers are lost, some arrive much later: every job has its effect
-// once, and is in once.
+// Requests and answers are lost, some arrive much later, workers lose their
+// sessions: every job has its effect once, and is in once.
 func testAnswersLost(t *testing.T, h *harness) {
-	faults(t, h, 1, 60)
-}
-
-// faults runs a small fleet on a bad network and checks what came of it.
-func faults(t *testing.T, h *harness, seed uint64, jobs int) {
-	w := newWire(seed, 0.12)
-	q := h.openWith(h.client(w.config()), queue.WithMaxAttempts(1000))
-	work := func(_ context.Context, j *queue.Job[string]) error {
-		n, err := strconv.Atoi(j.Value)
-		require.NoError(t, err)
-		if n%7 == 0 && j.Attempt%3 == 1 {
-			return errBoom
-		}
-		if n%3 > 0 {
-			tx := j.Tx()
-			kv, err := tx.Get("done/" + j.Value)
-			if err == nil {
-				t.Errorf("job %s was done by revision %d", j.Value, kv.CreateRevision)
-			}
-			tx.Put("done/"+j.Value, []byte(j.ID))
-		}
-		return nil
-	}
-	crew := h.work(q, 2, work, queue.WithConcurrency(4))
-	p, err := q.Producer(queue.WithPack(5))
-	require.NoError(t, err)
-	errs := make(chan error, jobs)
-	for i := range jobs {
-		go func() {
-			v := fmt.Sprint(i)
-			switch i % 4 {
-			case 0:
-				_, err := q.Enqueue(h.ctx, v)
-				errs <- err
-			case 1:
-				_, err := q.Enqueue(h.ctx, v, queue.Group(fmt.Sprint(i%5)), queue.Unique(v))
-				errs <- err
-			case 2:
-				_, err := q.Enqueue(h.ctx, v, queue.Delay(time.Duration(i)*time.Millisecond))
-				errs <- err
-			default:
-				d, err := p.Send(h.ctx, v)
-				if err == nil {
-					_, err = d.Wait(h.ctx)
-				}
-				errs <- err
-			}
-		}()
-	}
-	for range jobs {
-		require.NoError(t, wait(h, errs))
-	}
-	require.NoError(t, p.Close(h.ctx))
-	h.drained(q)
-	lost, txns := w.calm()
-	crew.end()
-	require.Greater(t, lost, jobs/10, "of %d transactions", txns)
-	res, err := h.c.Get(h.ctx, "done/", client.Prefix())
-	require.NoError(t, err)
-	require.Len(t, res.KVs, 2*jobs/3)
-	for _, kv := range res.KVs {
-		require.Equal(t, int64(1), kv.Version, kv.Key)
-	}
-	st, err := q.Stats(h.ctx)
-	require.NoError(t, err)
-	require.Zero(t, st.Dead)
+	var seen faultCounts
+	h.storm(1, 60, &seen)
+	seen.check(t, 1)
 }
 
 // History is compacted again and again, under readers and watches.

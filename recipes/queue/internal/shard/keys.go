@@ -32,18 +32,40 @@ func WorkerKey(worker string) string { return WorkerPrefix + worker }
 // CancelKey tells workers that a job was cancelled.
 func CancelKey(job string) string { return CancelPrefix + job }
 
-// JournalsOf is the prefix of all journals of a shard, JournalKey one of them.
-func JournalsOf(n int) string                   { return ClaimPrefix + shardName(n) + "/" }
-func JournalKey(n int, worker string) string    { return JournalsOf(n) + worker }
-func ItemsOf(n int) string                      { return ItemPrefix + shardName(n) + "/" }
-func LaneOf(n int, lane int) string             { return fmt.Sprintf("%s%02x/", ItemsOf(n), lane) }
-func DueOf(n int) string                        { return ItemsOf(n) + "t/" }
-func MarkKey(n int, lane int) string            { return fmt.Sprintf("w/%04x/%02x", n, lane) }
-func DeadKey(job string) string                 { return DeadPrefix + job }
-func ResultKey(job string) string               { return "r/" + job }
-func UniqueKey(hash string) string              { return "u/" + hash }
-func ProducerKey(id string) string              { return "p/" + id }
-func CronKey(name string) string                { return "k/" + name }
+// JournalsOf is the prefix of all journals of a shard.
+func JournalsOf(n int) string { return ClaimPrefix + shardName(n) + "/" }
+
+// JournalKey has a worker's claims of a shard.
+func JournalKey(n int, worker string) string { return JournalsOf(n) + worker }
+
+// ItemsOf is the prefix of all items of a shard.
+func ItemsOf(n int) string { return ItemPrefix + shardName(n) + "/" }
+
+// LaneOf is the prefix of the items of one priority that are ready.
+func LaneOf(n int, lane int) string { return fmt.Sprintf("%s%02x/", ItemsOf(n), lane) }
+
+// DueOf is the prefix of the items that wait for their time.
+func DueOf(n int) string { return ItemsOf(n) + "t/" }
+
+// MarkKey has a bound below which a lane has no item.
+func MarkKey(n int, lane int) string { return fmt.Sprintf("w/%04x/%02x", n, lane) }
+
+// DeadKey is a dead letter.
+func DeadKey(job string) string { return DeadPrefix + job }
+
+// ResultKey has what became of a job.
+func ResultKey(job string) string { return "r/" + job }
+
+// UniqueKey names the job that holds a unique key.
+func UniqueKey(hash string) string { return "u/" + hash }
+
+// ProducerKey has the number of a writer's last batch.
+func ProducerKey(id string) string { return "p/" + id }
+
+// CronKey has the last tick of a cron entry.
+func CronKey(name string) string { return "k/" + name }
+
+// ItemKey is the key of an item that is ready.
 func ItemKey(n, lane int, record string) string { return LaneOf(n, lane) + record }
 
 // DueKey is the key of an item that waits for its time, in milliseconds since

@@ -24,23 +24,25 @@ type sim struct {
 	workers []*simWorker
 	born    int // workers so far
 
-	want    map[string]bool     // jobs whose writer was told that they are in
-	order   map[string][]string // jobs of a group, in order of commits
-	due     map[string]int64
-	runs    map[string]int
-	ended   map[string]int  // by a plain end that was confirmed
-	killed  map[string]int  // workers that died while they ran it
-	dead    map[string]bool // that was redriven
-	ticks   map[string]int
-	seen    counts
-	broken  string
-	trace   func(format string, args ...any) // of a replay
-	drained int
+	fates
+	seen   counts
+	broken string
+	trace  func(format string, args ...any) // of a replay
+}
+
+// fates are what is known of jobs, by their names.
+type fates struct {
+	want   map[string]bool // whose writer was told that they are in
+	due    map[string]int64
+	runs   map[string]int
+	ended  map[string]int  // by a plain end that was confirmed
+	killed map[string]int  // workers that died while they ran it
+	dead   map[string]bool // that was redriven
 }
 
 // counts are what happened in a run, so that a quiet one can be told.
 type counts struct {
-	Lost, Late, Twice, Crashes, Zombies, Steals, Adoptions, Explosions, Retries, Redriven, Compactions, Reshards, Compactd, Drains, Txs int
+	Lost, Late, Twice, Crashes, Zombies, Steals, Retries, Redriven, Compactions, Drains, Reshards, Txs int
 }
 
 // packet is a request on its way.
@@ -56,9 +58,10 @@ func newSim(seed int64, plant Fault) *sim {
 	x := &sim{
 		store: newStore(), r: rand.New(rand.NewSource(seed)), faults: 0.08, plant: plant, now: 1_000,
 		limits: Limits{Lanes: 2, Crashes: 4, Group: 1, Planted: plant}, shards: []int{0, 1, 2},
-		want: make(map[string]bool), order: make(map[string][]string), due: make(map[string]int64),
-		runs: make(map[string]int), ended: make(map[string]int), killed: make(map[string]int),
-		dead: make(map[string]bool), ticks: make(map[string]int),
+		fates: fates{
+			want: make(map[string]bool), due: make(map[string]int64), runs: make(map[string]int),
+			ended: make(map[string]int), killed: make(map[string]int), dead: make(map[string]bool),
+		},
 	}
 	x.configure()
 	for i := range 3 {
