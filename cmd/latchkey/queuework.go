@@ -16,8 +16,8 @@ import (
 	"github.com/latchkey-go/latchkey/recipes/queue"
 )
 
-const queueWorkLong = `Run a command for each job of a queue. The command gets the job on its standard input, and finds its id, which attempt
-it is and its group in LATCHKEY_JOB_ID, LATCHKEY_JOB_ATTEMPT and LATCHKEY_JOB_GROUP.
+const queueWorkLong = `Run a command for each job of a queue. The command gets the job on its standard input, and finds its id, which
+attempt it is and its group in LATCHKEY_JOB_ID, LATCHKEY_JOB_ATTEMPT and LATCHKEY_JOB_GROUP.
 
 What the command's exit code says about the job:
   0    it is done
@@ -25,9 +25,9 @@ What the command's exit code says about the job:
   75   not now: it is tried again in a while, which does not count as a failure (EX_TEMPFAIL)
   else it has failed, and is tried again later, up to --attempts times; then it goes to the dead letters
 
-If the job is lost, because no member could be reached for the time to live, or is cancelled, the command is stopped: with
-SIGTERM and, after the grace, with SIGKILL. On SIGINT and SIGTERM the worker starts nothing more and waits for the commands
-that run, for --drain at most.`
+If the job is lost, because no member could be reached for the time to live, or is cancelled, the command is stopped:
+with SIGTERM and, after the grace, with SIGKILL. On SIGINT and SIGTERM the worker starts nothing more and waits for the
+commands that run, for --drain at most.`
 
 // The exit codes of a command that say more than that it failed, as in sysexits.h.
 const (

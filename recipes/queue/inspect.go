@@ -16,7 +16,7 @@ import (
 const (
 	listPage    = 128
 	cancelKept  = 30 * time.Second // for how long workers can learn of a cancellation
-	purgePerTxn = 100
+	purgePerTxn = 60
 )
 
 // State is where a job is.
@@ -48,6 +48,7 @@ type Info struct {
 
 	key    string
 	create client.Revision
+	unique string
 }
 
 func infoOf(kv client.KV, claims map[string]claimed, now int64) Info {
@@ -55,7 +56,7 @@ func infoOf(kv client.KV, claims map[string]claimed, now int64) Info {
 	in := Info{
 		ID: ID(it.Job), State: Ready, Payload: it.Payload, Messages: max(1, it.Chunk), Attempts: it.Failures, Crashes: it.Crashes,
 		Enqueued: time.UnixMilli(it.Enqueued), Group: it.Group, Priority: it.Lane, Header: it.Header, LastError: it.LastError,
-		key: kv.Key, create: kv.CreateRevision,
+		key: kv.Key, create: kv.CreateRevision, unique: it.Unique,
 	}
 	if err != nil {
 		in.LastError = err.Error()
@@ -227,8 +228,7 @@ func (q *core) Cancel(ctx context.Context, id ID) error {
 		}
 		ops := []client.Op{client.OpDelete(kv.Key), client.OpPut(shard.CancelKey(string(id)), nil, client.WithLease(lease))}
 		if it.Unique != "" {
-			key := shard.UniqueKey(it.Unique)
-			ops = append(ops, client.OpTxn([]client.Compare{client.Value(key).Equal([]byte(it.Job))}, []client.Op{client.OpDelete(key)}, nil))
+			ops = append(ops, freeUnique(it.Unique, id))
 		}
 		res, err := q.client.Txn().If(client.CreateRevision(kv.Key).Equal(kv.CreateRevision)).Then(ops...).Commit(ctx)
 		if err != nil {
@@ -239,6 +239,12 @@ func (q *core) Cancel(ctx context.Context, id ID) error {
 		}
 		// It has moved or ended meanwhile.
 	}
+}
+
+// freeUnique deletes a unique key if it is the job's.
+func freeUnique(hash string, id ID) client.Op {
+	key := shard.UniqueKey(hash)
+	return client.OpTxn([]client.Compare{client.Value(key).Equal([]byte(id))}, []client.Op{client.OpDelete(key)}, nil)
 }
 
 // Pause stops the queue: after Pause has returned, no job is claimed or started
@@ -298,8 +304,11 @@ func (q *core) purge(ctx context.Context, batch []Info) (n int, err error) {
 	}
 	var ops []client.Op
 	for _, in := range batch {
-		ops = append(ops, client.OpTxn([]client.Compare{client.CreateRevision(in.key).Equal(in.create)},
-			[]client.Op{client.OpDelete(in.key)}, nil))
+		gone := []client.Op{client.OpDelete(in.key)}
+		if in.unique != "" {
+			gone = append(gone, freeUnique(in.unique, in.ID))
+		}
+		ops = append(ops, client.OpTxn([]client.Compare{client.CreateRevision(in.key).Equal(in.create)}, gone, nil))
 	}
 	res, err := q.client.Txn().Then(ops...).Commit(ctx)
 	if err != nil {

@@ -47,8 +47,9 @@ func WithPending(n int) ProducerOption { return func(o *producerOptions) { o.pen
 // Jobs of one chunk are claimed together by one worker, and each of them ends for
 // itself. They are in order only if they share a chunk.
 type Producer[T any] struct {
-	q *Queue[T]
-	o producerOptions
+	q   *Queue[T]
+	o   producerOptions
+	put func(context.Context, *request) (ID, error) // only tests replace it
 
 	mu     sync.Mutex // protects what follows
 	open   map[int]*bundle
@@ -82,7 +83,14 @@ func (q *Queue[T]) Producer(opts ...ProducerOption) (*Producer[T], error) {
 	if o.linger < 0 || o.pack < 1 || o.pack > packMax || o.pending < 1 {
 		return nil, fmt.Errorf("producer for %q: %w: linger %v, pack %d, pending %d", q.name, ErrOption, o.linger, o.pack, o.pending)
 	}
-	return &Producer[T]{q: q, o: o, open: make(map[int]*bundle), live: make(map[*Pending]struct{}), room: make(chan struct{}, o.pending)}, nil
+	put := func(ctx context.Context, r *request) (ID, error) {
+		ids, err := q.enqueue(ctx, []*request{r}, false)
+		if err != nil {
+			return "", err
+		}
+		return ids[0], nil
+	}
+	return &Producer[T]{q: q, o: o, put: put, open: make(map[int]*bundle), live: make(map[*Pending]struct{}), room: make(chan struct{}, o.pending)}, nil
 }
 
 // Send gives a job to the producer, and waits only while too many are pending. What
@@ -161,12 +169,12 @@ func (p *Producer[T]) shipLocked(b *bundle) {
 func (p *Producer[T]) goLocked(pending []*Pending, r *request) {
 	r.opts.wait = true // what was accepted is not refused later
 	go func() {
-		ids, err := p.q.enqueue(context.Background(), []*request{r}, false)
+		id, err := p.put(context.Background(), r)
 		for i, d := range pending {
 			if d.err = err; err == nil {
-				d.id = ids[0]
+				d.id = id
 				if r.chunk > 0 {
-					d.id = ID(shard.PartID(string(ids[0]), i))
+					d.id = ID(shard.PartID(string(id), i))
 				}
 			}
 			close(d.done)

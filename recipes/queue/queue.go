@@ -97,9 +97,9 @@ func open(ctx context.Context, c *client.Client, name string, o options) (*core,
 		return nil, err
 	}
 	conf, err := q.load(ctx)
-	if errors.Is(err, client.ErrNotFound) {
+	for n := 0; errors.Is(err, client.ErrNotFound) && (n == 0 || pause(ctx, n)); n++ {
 		if err = q.create(ctx); err == nil {
-			conf, err = q.load(ctx)
+			conf, err = q.load(ctx) // which may still find nothing, if the answer was lost
 		}
 	}
 	if err != nil {

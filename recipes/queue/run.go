@@ -129,6 +129,8 @@ func (q *core) work(ctx context.Context, h RawHandler, o runOptions) error {
 			return nil
 		case q.opts.session != nil && q.opts.session.Err() != nil:
 			return fmt.Errorf("work on queue %q: %w", q.name, q.opts.session.Err())
+		case q.opts.session != nil && errors.Is(err, client.ErrLeaseNotFound): // which the session will learn
+			return fmt.Errorf("work on queue %q: %w: %w", q.name, client.ErrSessionLost, err)
 		case errors.Is(err, client.ErrClosed):
 			return fmt.Errorf("work on queue %q: %w", q.name, err)
 		case !errors.Is(err, errAnew) && !temporary(err) && !errors.Is(err, client.ErrSessionLost) && !errors.Is(err, client.ErrLeaseNotFound):

@@ -2,7 +2,9 @@ package shard
 
 import (
 	"cmp"
+	"maps"
 	"slices"
+	"strings"
 )
 
 // Claim is an item that our journal names, until it has ended.
@@ -176,7 +178,7 @@ func (s *Shard) held(group string, ahead map[string]int) bool {
 // compose fills in what the journal will say.
 func (s *Shard) compose(w *write, t *Txn, now int64, key string) {
 	var entries []Entry
-	for _, c := range s.claims {
+	for _, c := range s.sorted() {
 		if c.Item != nil && c.Item.Chunk > 0 && (c.left() == 0 || s.limits.Planted == ForgottenPart && len(c.Done) > 0) {
 			w.finished = append(w.finished, c)
 			t.Then = append(t.Then, del(c.Key))
@@ -208,6 +210,11 @@ func (s *Shard) compose(w *write, t *Txn, now int64, key string) {
 	for _, end := range w.parts {
 		t.Then = append(t.Then, end.ops...)
 	}
+}
+
+// sorted returns the claims in an order that is always the same.
+func (s *Shard) sorted() []*Claim {
+	return slices.SortedFunc(maps.Values(s.claims), func(a, b *Claim) int { return strings.Compare(a.Key, b.Key) })
 }
 
 // written takes the answer of a rewriting. again says that it was sent more than
@@ -333,7 +340,7 @@ func (s *Shard) enqueue(c *Claim) {
 // journalLost means that somebody else has adopted our claims.
 func (s *Shard) journalLost() {
 	s.jMod, s.jCreate, s.doubt = 0, 0, nil
-	for _, c := range s.claims {
+	for _, c := range s.sorted() {
 		if c.Item != nil {
 			for part := range c.Item.parts() {
 				s.Lost = append(s.Lost, Job{Claim: c, Part: part})

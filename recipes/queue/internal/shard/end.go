@@ -35,10 +35,14 @@ func (s *Shard) Settle(j Job, e End, now int64) {
 		s.settlePart(j, e, now)
 	case e.Kind == Return:
 		s.giveBack(c)
-	case e.Kind == Retry && c.Group != "" && s.limits.Group == 1 && !s.Draining:
+	case e.Kind == Retry && c.Group != "" && s.limits.Group == 1:
 		// In place, so that no later one of the group passes it by.
 		if !e.Free {
 			c.Failures++
+		}
+		if s.Draining { // it is adopted, as it is
+			c.running, c.Parked, c.kept, s.dirty = 0, true, true, true
+			return
 		}
 		c.running, c.next, c.notBefore, c.unwritten = 0, 0, e.At, true
 		c.Item.LastError = e.Error

@@ -3,6 +3,7 @@ package shard
 import (
 	"flag"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -33,6 +34,14 @@ func (x *sim) upkeep(calm bool) {
 	i := x.r.Intn(len(x.workers))
 	w := x.workers[i]
 	switch {
+	case w.up && w.leaving:
+		if w.leave() {
+			x.seen.Drains++
+			w.up = false
+			x.workers[i] = x.boot()
+		}
+	case w.up && !calm && x.r.Intn(120) == 0:
+		w.leaving = true
 	case !w.up && x.r.Intn(8) == 0, w.up && !w.alive(w.id) && x.r.Intn(12) == 0:
 		w.up = false
 		x.workers[i] = x.boot()
@@ -51,16 +60,53 @@ func (x *sim) redrive() {
 		if err != nil || string(it.Payload) == "poison" || x.dead[it.Job] {
 			continue
 		}
-		t, err := Redrive(kv, x.now, func(n int) int { return n }, x.m[ConfigKey].Mod)
+		t, err := Redrive(kv, x.now, x.home, x.m[ConfigKey].Mod)
 		if err != nil {
 			x.fail("redrive %s: %v", kv.Key, err)
 			return
 		}
-		x.dead[it.Job] = true
+		job := it.Job
+		x.dead[job] = true
 		x.seen.Redriven++
-		x.send(t, nil, func(*Answer) {})
+		x.send(t, nil, func(a *Answer) {
+			if _, still := x.m[DeadKey(job)]; !a.Succeeded && still {
+				delete(x.dead, job) // the configuration has changed: once more
+			}
+		})
 		return
 	}
+}
+
+// reshard cuts the queue anew, or forgets shards that are empty.
+func (x *sim) reshard(calm bool) {
+	if len(x.old) > 0 {
+		for _, n := range x.old {
+			if len(x.list(ItemsOf(n))) > 0 {
+				return
+			}
+		}
+		x.old = nil
+		x.configure()
+		return
+	}
+	if calm || x.seen.Reshards > 2 {
+		return
+	}
+	x.seen.Reshards++
+	next := slices.Max(x.shards) + 1
+	x.old, x.shards = x.shards, nil
+	for i := range 2 + x.r.Intn(3) {
+		x.shards = append(x.shards, next+i)
+	}
+	x.configure()
+}
+
+// home is where redriven jobs go.
+func (x *sim) home(n int) int {
+	if slices.Contains(x.old, n) || slices.Contains(x.shards, n) {
+		return n
+	}
+	return x.shards[0]
 }
 
 // tick fires a cron entry, from all over the fleet.
@@ -74,8 +120,8 @@ func (x *sim) tick() {
 		return
 	}
 	for range 3 {
-		job := JobID(0, 0, fmt.Sprintf("%s-0000cafe-%08x", Bound(1), x.r.Uint32()))
-		d := &Draft{Item: &Item{Job: job, Payload: []byte("tx"), Header: map[string]string{"tick": fmt.Sprint(tick)}}}
+		job := JobID(x.shards[0], 0, fmt.Sprintf("%s-0000cafe-%08x", Bound(1), x.r.Uint32()))
+		d := &Draft{Shard: x.shards[0], Item: &Item{Job: job, Payload: []byte("tx"), Header: map[string]string{"tick": fmt.Sprint(tick)}}}
 		x.send(Tick(name, tick, d, x.m[ConfigKey].Mod), nil, func(*Answer) {})
 	}
 }
@@ -97,6 +143,8 @@ func (x *sim) step(calm bool) {
 			x.redrive()
 		} else if !calm && x.r.Intn(10) == 0 {
 			x.tick()
+		} else if x.r.Intn(40) == 0 {
+			x.reshard(calm)
 		}
 	default:
 		x.deliver()
@@ -229,29 +277,61 @@ func runSeed(seed int64, plant Fault) *sim {
 }
 
 func TestModel(t *testing.T) {
-	seeds := 1200
+	const parts = 4
+	seeds := 1000
 	if testing.Short() {
 		seeds = 200
 	}
-	var total counts
-	reruns, jobs := 0, 0
-	for seed := int64(1); seed <= int64(seeds); seed++ {
-		x := runSeed(seed, 0)
-		require.Empty(t, x.broken, "seed %d", seed)
-		total.add(x.seen)
-		for _, n := range x.runs {
-			jobs++
-			if n > 1 {
-				reruns++
-			}
-		}
+	type result struct {
+		seen         counts
+		jobs, reruns int
+		broken       string
 	}
-	t.Logf("%d seeds, %d jobs, %d of them ran more than once, %+v", seeds, jobs, reruns, total)
-	require.Greater(t, reruns, jobs/50, "too little happened")
-	require.Greater(t, total.Crashes, seeds)
-	require.Greater(t, total.Zombies, seeds/10)
-	require.Greater(t, total.Lost, seeds)
-	require.Greater(t, total.Twice, seeds)
+	results := make(chan result, parts)
+	for part := range parts {
+		go func() {
+			var res result
+			for seed := int64(part + 1); seed <= int64(seeds) && res.broken == ""; seed += parts {
+				x := runSeed(seed, 0)
+				if x.broken != "" {
+					res.broken = fmt.Sprintf("seed %d: %s", seed, x.broken)
+				}
+				res.seen.add(x.seen)
+				for _, n := range x.runs {
+					res.jobs++
+					if n > 1 {
+						res.reruns++
+					}
+				}
+			}
+			results <- res
+		}()
+	}
+	var all result
+	for range parts {
+		res := <-results
+		require.Empty(t, res.broken)
+		all.seen.add(res.seen)
+		all.jobs, all.reruns = all.jobs+res.jobs, all.reruns+res.reruns
+	}
+	t.Logf("%d seeds, %d jobs, %d of them ran more than once, %+v", seeds, all.jobs, all.reruns, all.seen)
+	require.Greater(t, all.reruns, all.jobs/50, "too little happened")
+	for name, n := range map[string]int{
+		"crashes": all.seen.Crashes, "lost requests": all.seen.Lost, "doubled ones": all.seen.Twice,
+		"drains": all.seen.Drains, "reshardings": all.seen.Reshards, "zombies": 10 * all.seen.Zombies,
+	} {
+		require.Greater(t, n, seeds, name)
+	}
+}
+
+// A seed is the whole of what happens: a failure can be replayed.
+func TestModelIsReplayable(t *testing.T) {
+	for seed := int64(1); seed <= 5; seed++ {
+		a, b := runSeed(seed, 0), runSeed(seed, 0)
+		require.Equal(t, a.rev, b.rev)
+		require.Equal(t, a.log, b.log)
+		require.Equal(t, a.seen, b.seen)
+	}
 }
 
 func (c *counts) add(o counts) {
@@ -264,6 +344,8 @@ func (c *counts) add(o counts) {
 	c.Retries += o.Retries
 	c.Redriven += o.Redriven
 	c.Compactions += o.Compactions
+	c.Drains += o.Drains
+	c.Reshards += o.Reshards
 	c.Txs += o.Txs
 }
 

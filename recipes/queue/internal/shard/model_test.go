@@ -2,6 +2,7 @@ package shard
 
 import (
 	"fmt"
+	"maps"
 	"math/rand"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ type sim struct {
 	limits Limits
 	plant  Fault
 	shards []int // in use
+	old    []int // that were, and may have items
 
 	net     []*packet
 	writers []*simWriter
@@ -76,7 +78,8 @@ func (x *sim) configure() {
 	t := Txn{Then: []Op{put(ConfigKey, []byte(fmt.Sprint(x.shards)))}}
 	for _, n := range x.shards {
 		for lane := range x.limits.Lanes {
-			t.Then = append(t.Then, put(MarkKey(n, lane), []byte(Bound(0))))
+			mark := MarkKey(n, lane)
+			t.Then = append(t.Then, nest(Txn{If: []Compare{missing(mark)}, Then: []Op{put(mark, []byte(Bound(0)))}}))
 		}
 	}
 	x.txn(t)
@@ -298,11 +301,14 @@ func (p *simWriter) written(batch []*Draft, rev int64) {
 
 type simWorker struct {
 	*sim
-	id     string
-	up     bool
-	shards map[int]*Shard
-	jobs   []*simRun
-	grace  int // steps that a zombie has
+	id       string
+	up       bool
+	leaving  bool
+	shards   map[int]*Shard
+	inUse    []int // as far as it has heard
+	old      []int
+	settings int64 // their revision
+	jobs     []*simRun
 }
 
 type simRun struct {
@@ -324,7 +330,43 @@ func (w *simWorker) shard(n int) *Shard {
 	if w.shards[n] == nil {
 		w.shards[n] = New(n, w.id, w.limits)
 	}
+	if w.leaving {
+		w.shards[n].Drain()
+	}
+	w.shards[n].HoldGroups = len(w.old) > 0 && slices.Contains(w.inUse, n)
 	return w.shards[n]
+}
+
+// hear learns of the configuration, sooner or later.
+func (w *simWorker) hear() {
+	if kv := w.m[ConfigKey]; kv.Mod != w.settings {
+		w.settings, w.inUse, w.old = kv.Mod, slices.Clone(w.sim.shards), slices.Clone(w.sim.old)
+	}
+}
+
+// leave ends a worker in order: it gives back what it has, then its shards, then
+// its key.
+func (w *simWorker) leave() bool {
+	idle, owned := len(w.jobs) == 0, false
+	for _, n := range slices.Sorted(maps.Keys(w.shards)) {
+		s := w.shard(n)
+		w.collect(s)
+		w.pump(s)
+		idle = idle && s.Idle()
+		owned = owned || s.Owned()
+	}
+	switch {
+	case !idle:
+	case owned:
+		for _, n := range slices.Sorted(maps.Keys(w.shards)) {
+			w.shards[n].Release()
+			w.pump(w.shards[n])
+		}
+	default:
+		w.txn(Txn{Then: []Op{del(WorkerKey(w.id))}})
+		return true
+	}
+	return false
 }
 
 func (w *simWorker) alive(worker string) bool { _, ok := w.m[WorkerKey(worker)]; return ok }
@@ -333,11 +375,11 @@ func (w *simWorker) step() {
 	if !w.up {
 		return
 	}
-	n := w.sim.shards[w.r.Intn(len(w.sim.shards))]
-	if w.r.Intn(3) == 0 && len(w.sim.shards) > 3 {
-		n = w.r.Intn(len(w.sim.shards) + 3)
+	if w.settings == 0 || w.r.Intn(8) == 0 {
+		w.hear()
 	}
-	s := w.shard(n)
+	known := append(slices.Clone(w.old), w.inUse...)
+	s := w.shard(known[w.r.Intn(len(known))])
 	switch w.r.Intn(5) {
 	case 0:
 		w.look(s)
@@ -568,12 +610,4 @@ func (w *simWorker) pump(s *Shard) {
 			}
 		})
 	}
-}
-
-// retire ends a worker in order: nothing of it stays behind.
-func (w *simWorker) retire() {
-	for _, s := range w.shards {
-		s.Drain()
-	}
-	w.seen.Drains++
 }

@@ -124,7 +124,7 @@ func (s *Shard) Deadly() (out []Job) {
 // Drain stops claims and starts for good, and gives back what was not started.
 func (s *Shard) Drain() {
 	s.Draining = true
-	for _, c := range s.claims {
+	for _, c := range s.sorted() {
 		if c.running == 0 {
 			s.leave(c)
 		}
@@ -134,6 +134,9 @@ func (s *Shard) Drain() {
 // leave gives a claim back. Where the journal knows more of it than the item
 // does, it stays there, for who adopts it.
 func (s *Shard) leave(c *Claim) {
+	if c.kept {
+		return
+	}
 	s.dirty = true
 	if c.Failures == 0 && c.Crashes == 0 && len(c.Done) == 0 {
 		s.drop(c)
@@ -149,7 +152,7 @@ func (s *Shard) Cancelled(job string) (running []Job) {
 	for _, l := range append(slices.Clone(s.lanes), &s.due) {
 		l.items, l.buffer = slices.DeleteFunc(l.items, named), slices.DeleteFunc(l.buffer, named)
 	}
-	for _, c := range s.claims {
+	for _, c := range s.sorted() {
 		if c.Item == nil || c.Item.Job != job {
 			continue
 		}
