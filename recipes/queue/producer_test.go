@@ -114,7 +114,7 @@ func TestBackoff(t *testing.T) {
 	seen := make(map[time.Duration]bool)
 	for attempt := range 60 {
 		top := backoffMax
-		if attempt < 10 {
+		if attempt < 20 {
 			top = min(backoffMax, backoffMin<<max(0, attempt-1))
 		}
 		for range 50 {

@@ -48,7 +48,8 @@ func (s *Shard) unpark(f *foreign, kept map[string]bool) {
 	for _, e := range f.entries {
 		if !kept[e.Key] {
 			delete(s.parked, e.Key)
-			s.checks = append(s.checks, e.Key)
+			s.checks = append(s.checks, e)
+			s.unsure[e.Group]++
 		}
 	}
 }
@@ -165,19 +166,21 @@ func (s *Shard) loaded(c *Claim, kv KV) {
 func (s *Shard) check() {
 	for len(s.checks) > 0 {
 		n := min(len(s.checks), readsMax)
-		keys := slices.Clone(s.checks[:n])
+		entries := slices.Clone(s.checks[:n])
 		s.checks = s.checks[n:]
 		t := Txn{}
-		for _, key := range keys {
-			t.Then = append(t.Then, get(key))
+		for _, e := range entries {
+			t.Then = append(t.Then, get(e.Key))
 		}
 		token := s.token
 		s.wishes = append(s.wishes, &Request{Read: true, Txn: t, done: func(a *Answer) {
 			if s.token != token {
 				return
 			}
-			for i := len(keys) - 1; i >= 0; i-- {
-				if kv := a.Results[i].one(); kv.Create != 0 && s.claims[keys[i]] == nil && !s.parked[keys[i]] {
+			for i := len(entries) - 1; i >= 0; i-- {
+				e := entries[i]
+				s.unsure[e.Group]--
+				if kv := a.Results[i].one(); kv.Create != 0 && s.claims[e.Key] == nil && !s.parked[e.Key] {
 					s.back(s.decode(kv))
 				}
 			}

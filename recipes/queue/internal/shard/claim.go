@@ -164,7 +164,7 @@ func (s *Shard) held(group string, ahead map[string]int) bool {
 	if group == "" {
 		return false
 	}
-	if s.HoldGroups {
+	if s.HoldGroups || s.unsure[group] > 0 {
 		return true
 	}
 	for _, f := range s.foreign {

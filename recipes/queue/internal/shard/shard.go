@@ -100,7 +100,8 @@ type journal struct {
 type others struct {
 	foreign map[string]*foreign // by worker
 	parked  map[string]bool     // keys in them
-	checks  []string            // keys that left one: are they still there?
+	checks  []Entry             // that left one: are their items still there?
+	unsure  map[string]int      // groups of those, until that is known
 }
 
 // New returns a shard that is not ours yet.
@@ -211,7 +212,7 @@ func (s *Shard) lose() {
 // forget drops what only the owner needs.
 func (s *Shard) forget() {
 	s.feed = newFeed(s.limits.Lanes)
-	s.others = others{foreign: make(map[string]*foreign), parked: make(map[string]bool)}
+	s.others = others{foreign: make(map[string]*foreign), parked: make(map[string]bool), unsure: make(map[string]int)}
 	s.knowOurs()
 }
 
