@@ -143,7 +143,7 @@ func (x *sim) step(calm bool) {
 			x.redrive()
 		} else if !calm && x.r.Intn(10) == 0 {
 			x.tick()
-		} else if x.r.Intn(40) == 0 {
+		} else if x.r.Intn(20) == 0 {
 			x.reshard(calm)
 		}
 	default:
@@ -163,7 +163,7 @@ func (x *sim) settled() bool {
 
 // run lets things happen: first with faults, then until all is done.
 func (x *sim) run() {
-	for n := 0; n < 9000 && x.broken == ""; n++ {
+	for n := 0; n < 6000 && x.broken == ""; n++ {
 		x.step(false)
 	}
 	x.faults = 0

@@ -20,6 +20,10 @@ func (s *Shard) Start(now int64, suspect bool, allow func(group string) bool) (J
 		if c.unwritten || c.explode || c.notBefore > now || !c.startable() || s.crowded(c, running) {
 			continue
 		}
+		if c.crashes() == 0 && c.Parked { // given back by a worker that left: from now on a crash counts
+			c.Parked, c.unwritten, s.dirty = false, true, true
+			continue
+		}
 		if c.crashes() > 0 && !s.prepare(c, suspect) {
 			suspect = suspect && !c.unwritten // the place is taken
 			continue
