@@ -23,7 +23,6 @@ type gauge struct {
 	mu      sync.Mutex // protects what follows, and is held while it counts
 	counted time.Time
 	room    int
-	total   int
 }
 
 // admit lets n jobs in, or returns ErrFull; with wait, it waits for room.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -43,6 +44,13 @@ func newSink(t *testing.T, opts ...ProducerOption) (*Producer[string], *sink) {
 	return p, s
 }
 
+// sizes returns the messages of each request so far.
+func (s *sink) sizes() []int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.got)
+}
+
 func send(t *testing.T, p *Producer[string], opts ...EnqueueOption) *Pending {
 	t.Helper()
 	d, err := p.Send(t.Context(), "x", opts...)
@@ -59,11 +67,13 @@ func TestProducerLingers(t *testing.T) {
 		time.Sleep(time.Millisecond)
 		send(t, p)
 		synctest.Wait()
-		require.Empty(t, s.got)
+		require.Empty(t, s.sizes())
 		time.Sleep(time.Millisecond)
 		synctest.Wait()
-		require.Equal(t, []int{2}, s.got)
+		require.Equal(t, []int{2}, s.sizes())
+		s.mu.Lock()
 		require.Equal(t, []time.Duration{2 * time.Millisecond}, s.at)
+		s.mu.Unlock()
 		id, err := first.Wait(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, ID("job.0"), id)
@@ -73,16 +83,16 @@ func TestProducerLingers(t *testing.T) {
 		}
 		send(t, p)
 		synctest.Wait()
-		require.Equal(t, []int{2, 3}, s.got, "a full one does not wait")
+		require.Equal(t, []int{2, 3}, s.sizes(), "a full one does not wait")
 		send(t, p, Priority(1))
 		grouped := send(t, p, Group("g"))
 		synctest.Wait()
-		require.Equal(t, []int{2, 3, 1}, s.got, "one that can not share does not wait")
+		require.Equal(t, []int{2, 3, 1}, s.sizes(), "one that can not share does not wait")
 		id, err = grouped.Wait(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, ID("job"), id)
 		require.NoError(t, p.Flush(t.Context()))
-		require.Equal(t, []int{2, 3, 1, 1, 1}, s.got, "priorities do not share")
+		require.Equal(t, []int{2, 3, 1, 1, 1}, s.sizes(), "priorities do not share")
 	})
 }
 
