@@ -23,6 +23,7 @@ type txRun struct {
 	client *Client // without a namespace
 	ctx    context.Context
 	ended  bool
+	begun  bool  // by Begin: its holder commits it
 	err    error // a read failed, or a call can not be carried out: nothing may be committed
 	stale  bool  // the revision that the run reads at is compacted: it must run again
 

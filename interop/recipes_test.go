@@ -12,6 +12,7 @@ import (
 	"github.com/latchkey-go/latchkey/recipes/lock/locktest"
 	"github.com/latchkey-go/latchkey/recipes/membership/membershiptest"
 	"github.com/latchkey-go/latchkey/recipes/pubsub/pubsubtest"
+	"github.com/latchkey-go/latchkey/recipes/queue/queuetest"
 )
 
 // suites are the promises of our client and recipes.
@@ -28,6 +29,7 @@ var suites = []struct {
 	{"discovery", discoverytest.Run},
 	{"membership", membershiptest.Run},
 	{"pubsub", pubsubtest.Run},
+	{"queue", queuetest.Run},
 }
 
 // TestOurs holds that our client and recipes keep their promises on etcd as well as on Latchkey.

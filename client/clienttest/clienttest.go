@@ -51,6 +51,7 @@ func Run(t *testing.T, endpoints []string) {
 		{"Update/OwnWrites", testUpdateOwnWrites},
 		{"Update/Hooks", testUpdateHooks},
 		{"Update/LostAnswers", testUpdateLostAnswers},
+		{"Update/Begin", testBegin},
 		{"Typed/Values", testTyped},
 		{"Typed/Watch", testTypedWatch},
 		{"Cluster/Status", testCluster},

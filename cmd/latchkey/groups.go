@@ -13,7 +13,7 @@ var groups = []struct {
 		"elect",
 		"barrier", "counter",
 		"service",
-		"topic",
+		"queue", "topic",
 		"lease",
 	}},
 	{"Users:", []string{"user", "role", "auth"}},

@@ -76,7 +76,7 @@ func newRoot(a *app) *cobra.Command {
 		newElectCommand(a),
 		newBarrierCommand(a), newCounterCommand(a),
 		newServiceCommand(a),
-		newTopicCommand(a),
+		newQueueCommand(a), newTopicCommand(a),
 		newStatusCommand(a), newHealthCommand(a, false), newClusterHealthCommand(a), newEndpointCommand(a),
 		newMemberCommand(a), newMoveLeaderCommand(a), newUserCommand(a), newRoleCommand(a), newAuthCommand(a), newAlarmCommand(a),
 		newCompactCommand(a), newDefragCommand(a),

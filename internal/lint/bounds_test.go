@@ -118,6 +118,8 @@ var unlisted = map[string]string{
 	"front.maxWindow":                "HTTP/2's own",
 	"latchkey.bumpMax":               "listed as --bump-revision",
 	"latchkey.ttlMax":                "what a duration can be",
+	"queue.backoffMax":               "a default of an option",
+	"queue.resendMax":                "between tries, as those of the client",
 	"replica.DefaultMaxLogBytes":     "for tests; the server sets catchUpBytes",
 	"rpc.watchPrefixBytesMax":        "the size of an encoding",
 	"server.defaultMaxLearners":      "listed as --max-learners",
@@ -163,7 +165,7 @@ func TestBoundsAreListed(t *testing.T) {
 func boundFolders(t *testing.T) []string {
 	t.Helper()
 	folders := []string{"server", "cmd/latchkey", "client"}
-	for _, parent := range []string{"server/internal", "recipes", "recipes/internal"} {
+	for _, parent := range []string{"server/internal", "recipes", "recipes/internal", "recipes/queue/internal"} {
 		inner, err := os.ReadDir(filepath.Join(root, filepath.FromSlash(parent)))
 		require.NoError(t, err)
 		for _, entry := range inner {

@@ -146,6 +146,9 @@ var Rules = map[string]Rule{
 	"recipes/pubsub":                    {Own: []string{"client", "recipes/internal/sequence"}},
 	"recipes/pubsub/pubsubtest":         {Own: []string{"client", "client/clienttest", "recipes/pubsub"}, External: []string{testify}},
 	"recipes/internal/sequence":         {Own: []string{"client"}},
+	"recipes/queue":                     {Own: []string{"client", "recipes/internal/sequence", "recipes/queue/internal/shard"}},
+	"recipes/queue/internal/shard":      {Pure: true},
+	"recipes/queue/queuetest":           {Own: []string{"client", "recipes/queue"}, External: []string{etcdAPI, protobuf, grpc, testify}},
 
 	// Programs.
 	"cmd/latchkey": {
