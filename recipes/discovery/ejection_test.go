@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,7 +19,7 @@ import (
 type fakeSource struct {
 	rev     client.Revision
 	kvs     []client.KV
-	down    error // not nil: nothing can be read
+	denied  atomic.Bool // nothing can be read
 	batches chan client.WatchBatch
 }
 
@@ -31,8 +32,8 @@ func newFakeSource(ids ...string) *fakeSource {
 }
 
 func (f *fakeSource) Get(context.Context, string, ...client.GetOption) (*client.GetResult, error) {
-	if f.down != nil {
-		return nil, f.down
+	if f.denied.Load() {
+		return nil, client.ErrPermissionDenied
 	}
 	return &client.GetResult{Revision: f.rev, KVs: f.kvs}, nil
 }
@@ -246,12 +247,12 @@ func TestLastGoodSet(t *testing.T) {
 // A service that can not be read at all says why; once it can, all is well.
 func TestProviderSaysWhy(t *testing.T) {
 	src := newFakeSource("a")
-	src.down = client.ErrPermissionDenied
+	src.denied.Store(true)
 	inBubble(t, src, Ejection{}, func(t *testing.T, p *Provider[struct{}]) {
 		_, _, err := p.Pick(t.Context())
 		require.ErrorIs(t, err, ErrNoInstance)
 		require.ErrorIs(t, err, client.ErrPermissionDenied)
-		src.down = nil
+		src.denied.Store(false)
 		pass(watchRetry)
 		synctest.Wait()
 		require.Equal(t, 1, use(t, p, 1)["a"])

@@ -350,6 +350,11 @@ func (w *worker) serve(l *lineup, key string) {
 		l.queue = l.queue[1:]
 		w.mu.Unlock()
 		d.handle()
+		if !d.isHandled() {
+			// The worker is ending. Nothing of this key comes before d: its line stays, and
+			// nobody serves it, even if reading goes on for a moment.
+			return
+		}
 	}
 }
 
