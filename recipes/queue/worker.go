@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 
 const (
 	eventsMax      = 256 // that wait for a worker's loop
+	yieldsMax      = 64  // times that a loop lets others run before it sends something
 	requestsMax    = 4   // transactions of a worker that are under way at once
 	opsPerEnvelope = 100
 	// upkeepEvery is how often a worker tidies up, and sweepEvery how often it
@@ -129,6 +131,10 @@ func (w *worker) loop(ctx context.Context) error {
 	var drained <-chan time.Time
 	for {
 		w.pump()
+		for n := 0; n < yieldsMax && len(w.requests) > 0 && w.yield(); n++ {
+			w.pump()
+		}
+		w.flush()
 		if w.draining && w.finished() {
 			if w.letGo() {
 				return w.leave()
@@ -155,6 +161,18 @@ func (w *worker) loop(ctx context.Context) error {
 			return w.die()
 		}
 	}
+}
+
+// yield lets handlers run before something is sent, and takes the events that come
+// of that: the ends of short jobs then share a transaction. It says whether there
+// were any.
+func (w *worker) yield() bool {
+	runtime.Gosched()
+	if len(w.events) == 0 {
+		return false
+	}
+	w.some()
+	return true
 }
 
 // some takes more events that wait, before anything is done about them.
@@ -218,7 +236,6 @@ func (w *worker) pump() {
 		}
 	}
 	w.watchBusy(now)
-	w.flush()
 	w.setWake(now, wake)
 }
 
