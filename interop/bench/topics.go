@@ -53,6 +53,8 @@ func runPublishPacked(ctx context.Context, e *env) (*Run, error) {
 		return nil, err
 	}
 	return e.loop(ctx, func(ctx context.Context, worker int, done count) error {
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
 		p := topics[worker].Publisher(pubsub.Queued(packedQueue))
 		var wg sync.WaitGroup
 		defer wg.Wait()
@@ -60,7 +62,9 @@ func runPublishPacked(ctx context.Context, e *env) (*Run, error) {
 		defer close(sent)
 		wg.Go(func() {
 			for s := range sent {
-				if _, err := s.Wait(ctx); err == nil {
+				if _, err := s.Wait(ctx); err != nil {
+					cancel(err)
+				} else {
 					done(time.Since(s.at))
 				}
 			}
@@ -70,6 +74,9 @@ func runPublishPacked(ctx context.Context, e *env) (*Run, error) {
 			pending, err := p.Publish(ctx, []byte(payload))
 			if err != nil {
 				_ = p.Close(ctx) // it ends early with ctx, which is how a run ends
+				if cause := context.Cause(ctx); cause != nil {
+					return cause
+				}
 				return err
 			}
 			sent <- sending{pending, at}
