@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"time"
 
 	"github.com/latchkey-go/latchkey/interop/harness"
@@ -21,6 +22,13 @@ func profileAll(ctx context.Context, c *harness.Cluster, dir string, pair int, d
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
+	own, err := os.Create(filepath.Join(dir, fmt.Sprintf("client-%d.pb.gz", pair)))
+	if err != nil {
+		return err
+	}
+	if err := pprof.StartCPUProfile(own); err != nil {
+		return errors.Join(err, own.Close())
+	}
 	results := make(chan error, len(c.Members))
 	for _, m := range c.Members {
 		go func() {
@@ -32,7 +40,8 @@ func profileAll(ctx context.Context, c *harness.Cluster, dir string, pair int, d
 	for range c.Members {
 		errs = append(errs, <-results)
 	}
-	return errors.Join(errs...)
+	pprof.StopCPUProfile()
+	return errors.Join(append(errs, own.Close())...)
 }
 
 func profileOne(ctx context.Context, url, path string) error {
