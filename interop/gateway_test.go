@@ -135,6 +135,13 @@ func authRequests() []webRequest {
 	}
 }
 
+// What etcd's gateway says of a stream whose time is over: either, depending on whether its client or its server in the
+// same process notices first. Ours says the second.
+const (
+	resetText    = "stream terminated by RST_STREAM with error code: CANCEL"
+	deadlineText = "context deadline exceeded"
+)
+
 // TestGateway asks a fresh etcd and a fresh Latchkey the same over plain HTTP.
 func TestGateway(t *testing.T) {
 	reference, subject := startBoth(t, 1)
@@ -154,6 +161,7 @@ func TestGateway(t *testing.T) {
 		}
 		require.Equal(t, theirs.status, ours.status, "%s\netcd: %s\nlatchkey: %s", name, theirs.body, ours.body)
 		require.Equal(t, theirs.kind, ours.kind, name)
+		theirs.body = strings.ReplaceAll(theirs.body, resetText, deadlineText)
 		if theirs.body != ours.body {
 			reasons[unionOfErrors]++
 			require.Equal(t, theirs.body, withoutUnion(ours.body), name)

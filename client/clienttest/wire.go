@@ -89,9 +89,10 @@ func (w *Wire) Calls() int {
 
 func (w *Wire) intercept(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	c := &Call{Req: req}
+	answer := reply.(proto.Message).ProtoReflect().Type() // reply itself is being written when Deliver is called
 	c.Deliver = func() (proto.Message, error) {
 		again := proto.Clone(req.(proto.Message))
-		out := reply.(proto.Message).ProtoReflect().New().Interface()
+		out := answer.New().Interface()
 		return out, invoke(context.WithoutCancel(ctx), method, again, out, cc)
 	}
 	w.mu.Lock()

@@ -190,7 +190,7 @@ func (w *worker) settleShards() {
 			w.shards[n] = shard.New(n, w.id, limits)
 			w.order = append(w.order, w.shards[n])
 		}
-		w.shards[n].HoldGroups = len(conf.Old) > 0 && conf.current(n)
+		w.shards[n].HoldGroups = !conf.oldest(n)
 	}
 	for _, n := range slices.Sorted(maps.Keys(w.shards)) {
 		s := w.shards[n]

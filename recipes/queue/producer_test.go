@@ -154,3 +154,22 @@ func TestShardsOfGroups(t *testing.T) {
 	require.Equal(t, 12, c.keep(12))
 	require.True(t, c.current(c.keep(1)))
 }
+
+// TestOldestShards has a queue that was cut anew twice before its first shards were empty: groups wait in the second
+// shards as well, not only in the newest.
+func TestOldestShards(t *testing.T) {
+	c := &config{First: 7, Shards: 3, Old: []span{{First: 0, Shards: 2}, {First: 2, Shards: 5}}}
+	oldest := func() (out []int) {
+		for _, n := range c.all() {
+			if c.oldest(n) {
+				out = append(out, n)
+			}
+		}
+		return out
+	}
+	require.Equal(t, []int{0, 1}, oldest())
+	c.Old = c.Old[1:]
+	require.Equal(t, []int{2, 3, 4, 5, 6}, oldest())
+	c.Old = nil
+	require.Equal(t, []int{7, 8, 9}, oldest())
+}

@@ -221,6 +221,16 @@ func (c *config) all() (out []int) {
 // current says whether a shard is one that producers use.
 func (c *config) current(n int) bool { return n >= c.First && n < c.First+c.Shards }
 
+// oldest says whether a shard is of the first of those that may have jobs: older
+// jobs of its groups can be in no other.
+func (c *config) oldest(n int) bool {
+	first := span{c.First, c.Shards}
+	if len(c.Old) > 0 {
+		first = c.Old[0]
+	}
+	return n >= first.First && n < first.First+first.Shards
+}
+
 // keep returns a shard if it may have jobs, else another one that is in use.
 func (c *config) keep(n int) int {
 	for _, s := range c.Old {

@@ -14,7 +14,7 @@ const oldMax = 4
 
 // Reshard cuts the queue into another number of shards. Producers put what comes
 // from then on into new ones; workers empty the old ones beside them, and begin
-// with groups in the new ones when the old ones are empty, so their order is kept.
+// with groups in newer ones when all older ones are empty, so their order is kept.
 // Workers forget old shards once they are empty.
 //
 // Errors: [ErrOption]; [ErrMismatch] when too many old shards are not empty; client.ErrConflict

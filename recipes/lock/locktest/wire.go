@@ -80,9 +80,10 @@ func (w *wire) config() client.Config {
 
 func (w *wire) intercept(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	c := &call{req: req}
+	answer := reply.(proto.Message).ProtoReflect().Type() // reply itself is being written when Deliver is called
 	c.deliver = func() (proto.Message, error) {
 		again := proto.Clone(req.(proto.Message))
-		out := reply.(proto.Message).ProtoReflect().New().Interface()
+		out := answer.New().Interface()
 		return out, invoke(context.WithoutCancel(ctx), method, again, out, cc)
 	}
 	w.mu.Lock()

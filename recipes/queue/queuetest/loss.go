@@ -199,5 +199,7 @@ func testNoHerd(t *testing.T, h *harness) {
 	}
 	y.wait(h)
 	t.Logf("%d transactions, %d failed, for %d jobs", txns.Load(), failed.Load(), jobs)
-	require.Less(t, failed.Load()*1000, int64(5*jobs+1000))
+	// If workers raced for jobs, most transactions of fifteen in sixteen would fail. A few tokens change hands, more of them on a
+	// slow store; docs/performance.md has the figure of a quiet machine.
+	require.Less(t, failed.Load(), int64(jobs/50))
 }
