@@ -3,6 +3,8 @@ package interop_test
 import (
 	"context"
 	"flag"
+	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -94,4 +96,14 @@ func startBoth(t *testing.T, members int, flags ...string) (reference, subject *
 }
 
 // Nothing that a test started may run on: neither ours nor etcd's client.
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// A client of the chaos test is this program as well.
+func TestMain(m *testing.M) {
+	if args := os.Getenv(chaosEnv); args != "" {
+		if err := runChaosClient(args); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
