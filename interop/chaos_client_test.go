@@ -292,6 +292,7 @@ func (p *chaosClient) hold(h chaosGrip, e chaosEvent, rng *rand.Rand) {
 		if valid = h.Valid(); valid {
 			if e.From == 0 {
 				e.From = at
+				p.log(chaosEvent{What: "take", Name: e.Name, Token: e.Token})
 			}
 			e.To = at
 		}
