@@ -313,7 +313,7 @@ func (p *chaosClient) hold(h chaosGrip, e chaosEvent, rng *rand.Rand) {
 		<-h.Context().Done() // a handle that is not valid and whose context stays keeps the client from ending
 		<-written
 		p.log(chaosEvent{What: "lost", Name: e.Name, Text: context.Cause(h.Context()).Error()})
-		p.write(h, e, "late")
+		p.write(h, e, "late") // is refused once the lease has ended, which may be later; the store's order is what counts
 	}
 	_ = h.Release(ctx) // of one that was lost, an error
 }

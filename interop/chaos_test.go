@@ -43,7 +43,7 @@ const (
 var chaosLeast = map[string]int{
 	"fault: member killed": 3, "fault: member stopped": 3, "fault: client stopped": 2, "fault: holder stopped for longer than its TTL": 2,
 	"fault: answer lost": 50, "fault: request lost": 30, "fault: link down": 15,
-	"hold lock": 50, "hold rw": 50, "hold semaphore": 50, "hold election": 50, "lost": 3, "late: refused": 2,
+	"hold lock": 50, "hold rw": 50, "hold semaphore": 50, "hold election": 50, "lost": 2, "late: refused": 1,
 	"pass": 20, "add": 100, "put": 100, "event: added": 50, "event: deleted": 50, "store/lock": 30, "store/rw": 10, "store/election": 30,
 }
 
@@ -84,9 +84,9 @@ func TestChaos(t *testing.T) {
 		log = append(log, p.wait(t, ctx)...)
 	}
 	checkChaosLeft(t, ctx, plain)
+	maps.Copy(counts, store(t))
 	require.Empty(t, checkChaos(log))
 	checkChaosSum(t, ctx, plain, log)
-	maps.Copy(counts, store(t))
 	countChaos(t, counts, log)
 }
 
