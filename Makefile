@@ -1,10 +1,11 @@
 # Everything here is a short name for a command that works without make.
 
 .DEFAULT_GOAL := help
-.PHONY: help build image test race sim fuzz lint fmt bench pgo interop etcd-common tour generate ci
+.PHONY: help build image test race sim fuzz lint fmt bench pgo interop chaos etcd-common tour generate ci
 
 SEEDS ?= 200
 FIRST ?= 1
+CHAOS_FOR ?= 30m
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +46,9 @@ pgo: ## profile the servers under a mixed load, for the compiler: cmd/latchkey/d
 
 interop: ## run the official etcd client and tools against latchkey
 	cd interop && go test ./...
+
+chaos: ## half an hour of faults for one of every recipe: make chaos CHAOS_FOR=5m SEED=17
+	cd interop && go test -tags chaos -run 'TestChaos$$' -count=1 -v -timeout=0 -chaos.for=$(CHAOS_FOR) $(if $(SEED),-chaos.seed=$(SEED)) .
 
 etcd-common: ## run etcd's own suite tests/common against latchkey and etcd
 	cd interop/common && go run .
