@@ -96,8 +96,9 @@
 // The session ends, or somebody deletes a key: the leader sees its context end
 // with a [*LostError] as its cause, at once for a deleted key, and candidates
 // return one. A lost handle never comes back to life. Run stands again, with a
-// new session if need be. A transaction of an old term fails with [ErrLost],
-// however late it arrives.
+// new session if need be. A transaction of a term whose key is gone fails with
+// [ErrLost], however late it arrives; it may still commit between the end of trust
+// and the end of the lease, when nobody else leads.
 //
 // The caller's context ends: Campaign returns at once. If a request is under way,
 // the background waits for its answer and removes the keys. Until then nobody

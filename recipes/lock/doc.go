@@ -79,7 +79,9 @@
 // The session ends, or somebody deletes the key: holders see their context end
 // with a [*LostError] as its cause, at once for a deleted key, and waiters return
 // one. A lost handle never comes back to life; acquire anew. A transaction of a
-// lost handle fails with [ErrLost], however late it arrives.
+// handle whose key is gone fails with [ErrLost], however late it arrives. Between
+// the moment when the holder stops to trust its lease and the end of the lease in
+// the cluster it may still commit: nobody else holds the lock then.
 //
 // The caller's context ends: Acquire returns at once. If a request is under way,
 // the background waits for its answer and removes the key. Until then nobody else
