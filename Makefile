@@ -1,7 +1,7 @@
 # Everything here is a short name for a command that works without make.
 
 .DEFAULT_GOAL := help
-.PHONY: help build image test race sim fuzz lint fmt bench interop etcd-common tour generate ci
+.PHONY: help build image test race sim fuzz lint fmt bench pgo interop etcd-common tour generate ci
 
 SEEDS ?= 200
 FIRST ?= 1
@@ -37,6 +37,11 @@ fmt: ## format every Go file
 
 bench: ## measure against etcd on this machine (interop/bench)
 	cd interop && go run ./bench
+
+pgo: ## profile the servers under a mixed load, for the compiler: cmd/latchkey/default.pgo
+	rm -rf bin/pgo
+	cd interop && go run ./bench -only latchkey -pairs 1 -profile ../bin/pgo -scenario put1,put64,put512,get64,sget64,cas64,lease64,mutex64,fan1000
+	go tool pprof -proto bin/pgo/*.pb.gz > cmd/latchkey/default.pgo
 
 interop: ## run the official etcd client and tools against latchkey
 	cd interop && go test ./...

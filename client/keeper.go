@@ -96,6 +96,14 @@ func (k *keeper) add(s *Session) error {
 	return nil
 }
 
+// hurry makes a session's next renewal due now, unless one is outstanding.
+func (k *keeper) hurry(s *Session) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s.dueAt = k.core.clock.now().mono
+	k.poke()
+}
+
 // end ends a session for the given reason, if it has not ended yet.
 func (k *keeper) end(s *Session, reason error) {
 	k.mu.Lock()

@@ -131,6 +131,10 @@ func (s *Session) look() (State, time.Duration) {
 	return t.state(now), t.remaining(now)
 }
 
+// Doubt asks for a renewal at once, and does not wait for it: for whoever was told that the lease does not exist, such as
+// by [ErrLeaseNotFound]. If that is so, the session is Lost when the renewal is answered, and not a third of a TTL later.
+func (s *Session) Doubt() { s.core.keeper.hurry(s) }
+
 // Context returns a context that is done when the session is Lost. Its cause is a [*SessionError], which is
 // [ErrSessionLost] after a loss and [ErrSessionClosed] after Close.
 func (s *Session) Context() context.Context { return s.ctx }

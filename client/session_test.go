@@ -236,6 +236,27 @@ func TestSessionRevoked(t *testing.T) {
 	})
 }
 
+// Who has learned elsewhere that the lease is gone need not wait for the next renewal.
+func TestDoubt(t *testing.T) {
+	inBubble(t, 1, nil, func(ctx context.Context, fake *fakeCluster, c *Client) {
+		s, err := c.Session(ctx)
+		require.NoError(t, err)
+		s.Doubt()
+		pass(time.Second)
+		require.Equal(t, Active, s.State(), "it was a mistake")
+		require.NoError(t, c.Revoke(ctx, s.ID()))
+		_, err = c.Put(ctx, "a", nil, WithLease(s.ID()))
+		require.ErrorIs(t, err, ErrLeaseNotFound)
+		require.Equal(t, Active, s.State(), "nobody has told it")
+		begin := time.Now()
+		s.Doubt()
+		<-s.Context().Done()
+		require.ErrorIs(t, s.Err(), ErrSessionRevoked)
+		require.Less(t, time.Since(begin), time.Second)
+		s.Doubt() // no effect
+	})
+}
+
 // jumpClock is a wall clock that can jump.
 type jumpClock struct {
 	clock

@@ -139,9 +139,10 @@ func (h *watchHub) progressed(id int64, rev Revision) {
 	}
 }
 
-// progressed notes that everything up to rev was sent. A member that lags may report less than was seen on another.
+// progressed notes that everything up to rev was sent. A member that lags may report less than was seen on another. That
+// nothing has changed is told too: it is what who waits for news wants to hear.
 func (w *watcher) progressed(rev Revision) {
-	if !w.confirmed || rev < w.next {
+	if !w.confirmed || rev+1 < w.next {
 		return
 	}
 	w.next = rev + 1

@@ -47,6 +47,7 @@ type watchHub struct {
 	asked   []int64            // on the stream, not confirmed yet, in the order sent: the server answers in order
 	cancels []int64            // numbers to take off the stream
 	lastID  int64
+	ask     bool // somebody wants to know how far the stream is
 	running bool
 }
 
@@ -96,6 +97,14 @@ func (h *watchHub) add(w *watcher) error {
 	h.all[w] = struct{}{}
 	notify(h.wake)
 	return nil
+}
+
+// askProgress asks the server how far it is, if there are watches.
+func (h *watchHub) askProgress() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ask = h.running
+	notify(h.wake)
 }
 
 // remove ends a watcher whose loop has ended.
@@ -245,8 +254,7 @@ func (h *watchHub) serve(ctx context.Context, ep *endpoint) error {
 		select {
 		case <-h.wake:
 		case <-progress.C:
-			req := &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}
-			_ = stream.SendMsg(&pb.WatchRequest{RequestUnion: req}) // an error ends the receiver too
+			h.askProgress()
 		case err := <-ended:
 			return err
 		}
@@ -282,6 +290,11 @@ func (h *watchHub) wanted() (reqs []*pb.WatchRequest, any bool) {
 		h.byID[w.id] = w
 		h.asked = append(h.asked, w.id)
 		req := &pb.WatchRequest_CreateRequest{CreateRequest: w.create()}
+		reqs = append(reqs, &pb.WatchRequest{RequestUnion: req})
+	}
+	if h.ask {
+		h.ask = false
+		req := &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}
 		reqs = append(reqs, &pb.WatchRequest{RequestUnion: req})
 	}
 	return reqs, len(h.all) > 0

@@ -144,6 +144,22 @@ func TestWatchAsksForProgress(t *testing.T) {
 	})
 }
 
+// TestWatchAsksWhenTold: the answer tells a revision that no event has brought, and no time passes.
+func TestWatchAsksWhenTold(t *testing.T) {
+	inBubble(t, 1, nil, func(ctx context.Context, fake *fakeCluster, c *Client) {
+		c.AskProgress() // nobody watches: nothing is asked, nor later
+		seen, stop := follow(ctx, c, "a", WithProgress())
+		require.Len(t, seen(), 1)
+		fake.put("b", "")
+		require.Len(t, seen(), 1)
+		start := time.Now()
+		c.AskProgress()
+		require.Equal(t, WatchBatch{Revision: 2, Progress: true}, seen()[1])
+		require.Zero(t, time.Since(start))
+		require.ErrorIs(t, stop(), context.Canceled)
+	})
+}
+
 // TestWatchesShareAStream, and each gets its own events only.
 func TestWatchesShareAStream(t *testing.T) {
 	inBubble(t, 1, nil, func(ctx context.Context, fake *fakeCluster, c *Client) {

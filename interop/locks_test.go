@@ -3,6 +3,8 @@ package interop_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,12 +25,14 @@ const (
 	mutexRounds  = 12
 	serviceRound = 12
 	etcdctlRound = 5
+	setRounds    = 12
 	parties      = 2 // of each kind
 )
 
-// TestLocksExcludeEachOther lets our lock, etcd's concurrency.Mutex, the lock
-// service and the command etcdctl lock contend for one name. They must exclude one another, on
-// either server.
+// TestLocksExcludeEachOther lets our lock, alone and as one of several that are
+// taken together, etcd's concurrency.Mutex, the lock service and the command
+// etcdctl lock contend for one name. They must exclude one another, on either
+// server.
 func TestLocksExcludeEachOther(t *testing.T) {
 	for _, kind := range kinds() {
 		t.Run(kind, func(t *testing.T) {
@@ -36,23 +40,24 @@ func TestLocksExcludeEachOther(t *testing.T) {
 			ctx := testContext(t)
 			w := &witness{held: make(map[string]int)}
 			var wg sync.WaitGroup
-			errs := make([]error, 4*parties)
+			errs := make([]error, 5*parties)
 			for i := range parties {
 				ctl := newCtl(t, s)
-				wg.Go(func() { errs[4*i] = w.contendOurs(ctx, s) })
-				wg.Go(func() { errs[4*i+1] = w.contendMutex(ctx, s) })
-				wg.Go(func() { errs[4*i+2] = w.contendEtcdctl(ctx, ctl) })
-				wg.Go(func() { errs[4*i+3] = w.contendService(ctx, s) })
+				wg.Go(func() { errs[5*i] = w.contendOurs(ctx, s) })
+				wg.Go(func() { errs[5*i+1] = w.contendMutex(ctx, s) })
+				wg.Go(func() { errs[5*i+2] = w.contendEtcdctl(ctx, ctl) })
+				wg.Go(func() { errs[5*i+3] = w.contendService(ctx, s) })
+				wg.Go(func() { errs[5*i+4] = w.contendSet(ctx, s, i) })
 			}
 			wg.Wait()
 			require.NoError(t, errors.Join(errs...))
 			require.Equal(t, map[string]int{
 				"lock": parties * ourRounds, "mutex": parties * mutexRounds, "etcdctl": parties * etcdctlRound,
-				"service": parties * serviceRound,
+				"service": parties * serviceRound, "set": parties * setRounds,
 			}, w.held)
 			counter, err := newCtl(t, s).run(ctx, ctlStep{args: "get --print-value-only " + counterKey})
 			require.NoError(t, err)
-			require.Equal(t, strconv.Itoa(parties*(ourRounds+mutexRounds+etcdctlRound+serviceRound)), strings.TrimSpace(counter),
+			require.Equal(t, strconv.Itoa(parties*(ourRounds+mutexRounds+etcdctlRound+serviceRound+setRounds)), strings.TrimSpace(counter),
 				"no addition is lost")
 			require.Greater(t, w.changes, parties*etcdctlRound, "the lock went from one kind to another")
 		})
@@ -179,6 +184,46 @@ func (w *witness) work(ctx context.Context, kind string, s *side) error {
 	}
 	_, err = s.kv.Put(ctx, &pb.PutRequest{Key: []byte(counterKey), Value: []byte(next)})
 	return err
+}
+
+// contendSet takes the lock together with others, in an order of its own, and
+// lets a mutex of etcd's client take one of the others in between.
+func (w *witness) contendSet(ctx context.Context, s *side, party int) error {
+	c, err := client.New(client.Config{Endpoints: s.cluster.Endpoints()})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	cli, err := s.cluster.Client()
+	if err != nil {
+		return err
+	}
+	defer cli.Close()
+	session, err := concurrency.NewSession(cli)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	names := []string{"interop/first", contendedName, "interop/second"}
+	if party%2 == 1 {
+		slices.Reverse(names)
+	}
+	m := concurrency.NewMutex(session, names[0])
+	for range setRounds {
+		err := lock.DoAll(ctx, c, names, func(ctx context.Context, held *lock.HeldSet) error {
+			if err := m.TryLock(ctx); !errors.Is(err, concurrency.ErrLocked) {
+				return fmt.Errorf("a mutex has one of our locks: %v", err)
+			}
+			return errors.Join(w.work(ctx, "set", s), held.Check(ctx))
+		})
+		if err == nil {
+			err = errors.Join(m.Lock(ctx), m.Unlock(ctx))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // contendService has the server wait for the lock, every other time with a

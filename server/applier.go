@@ -55,6 +55,8 @@ type batchInfo struct {
 	index, term       uint64
 	revision, compact int64
 	live, history     int64 // bytes
+	bytes             int64 // of the commands
+	leaseCount        int
 	events            state.History
 	alarms            []state.Alarm
 	accusations       uint64
@@ -240,6 +242,9 @@ func (a *applier) applyDecoded(w *replica.Apply, commands [][]state.Command, lat
 	for i := range w.Entries {
 		e := &w.Entries[i]
 		results := m.Apply(e.Index, e.Term, commands[i])
+		for _, c := range e.Commands {
+			info.bytes += int64(len(c))
+		}
 		if e.ConfChange != nil {
 			e.Refused = e.Refused || results[0].Err != nil
 		}
@@ -256,7 +261,7 @@ func (a *applier) applyDecoded(w *replica.Apply, commands [][]state.Command, lat
 	info.index, info.term = m.Applied()
 	info.revision, info.compact = m.Revision(), m.CompactRevision()
 	size := m.Size()
-	info.live, info.history = size.Live, size.History
+	info.live, info.history, info.leaseCount = size.Live, size.History, m.LeaseCount()
 	info.events = m.History()
 	info.leases = m.TakeLeaseEvents()
 	if changesRoster(commands) {

@@ -136,6 +136,9 @@ func otherURLs(cluster map[string][]string, name string) (urls []string) {
 func (s *Server) birth(ctx context.Context, dir layout) error {
 	advertised := s.listeners.advertisePeers(s.cfg)
 	if s.cfg.InitialClusterState == "existing" {
+		if s.cfg.Membership.Discovery.wanted() {
+			return errors.New("discovery is for new clusters: one that joins an existing cluster is given initial-cluster")
+		}
 		members, id, err := s.introduce(ctx, advertised)
 		if err != nil {
 			return err
@@ -144,12 +147,22 @@ func (s *Server) birth(ctx context.Context, dir layout) error {
 			return checkpoint.Create(path, m, members)
 		})
 	}
+	mayReturn := true
+	if s.cfg.Membership.Discovery.wanted() {
+		var err error
+		// One that the service did not know is new: nobody need be asked.
+		if s.cfg, mayReturn, err = s.discover(ctx, advertised); err != nil {
+			return err
+		}
+	}
 	members, id, err := initialMembers(s.cfg, advertised)
 	if err != nil {
 		return err
 	}
-	if err := s.refuseReturn(ctx, id); err != nil {
-		return err
+	if mayReturn {
+		if err := s.refuseReturn(ctx, id); err != nil {
+			return err
+		}
 	}
 	return bootstrap(dir, id, members)
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -29,6 +30,8 @@ type keeper struct {
 	pressed time.Time // when the keeper saw that there is no space; zero while there is
 	given   givenHashes
 	request chan chan error
+	unsaved atomic.Int64  // bytes of the commands applied since the last checkpoint, about
+	full    chan struct{} // capacity 1: they are many
 
 	mu    sync.Mutex // held while the checkpoint file is written or replaced
 	store *checkpoint.Store
@@ -37,6 +40,22 @@ type keeper struct {
 // keepInterval is the time between two checkpoints. A checkpoint is not what
 // makes a write durable (the log is); it bounds what a restart replays.
 const keepInterval = time.Second
+
+// keepBytes is how many bytes of commands may be applied before the next
+// checkpoint is written early. Until then their entries and events stay in memory,
+// which takes about three times as much.
+const keepBytes = 2 << 20
+
+// note is told of each applied batch.
+func (k *keeper) note(bytes int64) {
+	if k.unsaved.Add(bytes) < keepBytes {
+		return
+	}
+	select {
+	case k.full <- struct{}{}:
+	default:
+	}
+}
 
 func (k *keeper) run(stop <-chan struct{}) {
 	ticker := time.NewTicker(keepInterval)
@@ -47,6 +66,7 @@ func (k *keeper) run(stop <-chan struct{}) {
 		case <-stop:
 			return
 		case <-ticker.C:
+		case <-k.full:
 		case asked = <-k.request:
 		}
 		err := k.save()
@@ -88,6 +108,7 @@ func (k *keeper) save() error {
 	defer k.mu.Unlock()
 	var changes state.Changes
 	var conf *raftpb.ConfState // at the same index
+	k.unsaved.Store(0)
 	k.s.store.with(func(m *state.Machine) { changes, conf = m.TakeChanges(), replica.ConfState(m.Voters()) })
 	if changes.Index <= k.store.Meta().Index {
 		return nil

@@ -340,6 +340,10 @@ func (b backend) Leases() []int64 {
 	return ids
 }
 
+// Full implements rpc.Lessor. What is on its way through the log is not counted,
+// so there may be a few leases more.
+func (b backend) Full() bool { return b.leaseCount.Load() >= int64(b.cfg.Limits.Leases) }
+
 // MinTTL implements rpc.Lessor: one and a half election timeouts, as in etcd,
 // so that a lease outlives the election that follows a leader's crash.
 func (b backend) MinTTL() int64 {

@@ -16,6 +16,7 @@ const (
 	defaultStreamsPerConnection = 1024
 	defaultWatchesPerStream     = 10_000
 	defaultWatches              = 1_000_000
+	defaultLeases               = 1_000_000
 	defaultKeepAliveMinTime     = time.Second
 	// reservedFiles is how many of the files that the process may open are not
 	// for connections of clients: log, checkpoint, members, sockets to listen.
@@ -33,6 +34,7 @@ func (l Limits) withDefaults() Limits {
 		{&l.Connections, gate.DefaultConnections}, {&l.ConnectionsPerHost, gate.DefaultPerHost},
 		{&l.StreamsPerConnection, defaultStreamsPerConnection},
 		{&l.WatchesPerStream, defaultWatchesPerStream}, {&l.Watches, defaultWatches},
+		{&l.Leases, defaultLeases},
 	} {
 		if *each.field == 0 {
 			*each.field = each.value
@@ -58,6 +60,7 @@ func (l Limits) check() error {
 		{"max-concurrent-streams", int64(l.StreamsPerConnection)},
 		{"the limit of watches per stream", int64(l.WatchesPerStream)},
 		{"the limit of watches", int64(l.Watches)},
+		{"the limit of leases", int64(l.Leases)},
 		{"the timeout of handshakes", int64(l.HandshakeTimeout)},
 		{"grpc-keepalive-min-time", int64(l.KeepAliveMinTime)},
 	} {

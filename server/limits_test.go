@@ -253,3 +253,48 @@ func TestBounds(t *testing.T) {
 	_, err = dial(t, c.Endpoints()[0]).KVClient.Put(ctx, put("k", "v"))
 	require.NoError(t, err)
 }
+
+// A member lets there be so many leases; one more is refused with a reason, and there
+// is room again when one ends.
+func TestLeasesAreBounded(t *testing.T) {
+	c := servertest.One(t, servertest.WithConfig(func(c *server.Config) { c.Limits.Leases = 3 })).Client()
+	ctx := testContext(t)
+	var last client.LeaseInfo
+	for range 3 {
+		var err error
+		last, err = c.Grant(ctx, time.Minute)
+		require.NoError(t, err)
+	}
+	_, err := c.Grant(ctx, time.Minute)
+	require.ErrorContains(t, err, "too many leases")
+	require.NotErrorIs(t, err, client.ErrUncertain)
+	require.NoError(t, c.Revoke(ctx, last.ID))
+	_, err = c.Grant(ctx, time.Minute)
+	require.NoError(t, err)
+}
+
+// Who guesses passwords is asked to wait, whichever user he tries; a right password
+// costs nothing before.
+func TestWrongPasswordsAreBounded(t *testing.T) {
+	c := servertest.One(t, servertest.WithConfig(func(c *server.Config) { cheap(c); server.CountLoopback(c) }))
+	s := secure(t, c)
+	authenticate := func(name, password string) error {
+		_, err := s.auths[0].Authenticate(s.ctx, &pb.AuthenticateRequest{Name: name, Password: password})
+		return err
+	}
+	for range 50 {
+		require.NoError(t, authenticate("u", userPassword))
+	}
+	refused := 0
+	for i := range 60 {
+		err := authenticate([]string{"u", "root", "nobody"}[i%3], fmt.Sprint("guess ", i))
+		require.Error(t, err)
+		if strings.Contains(err.Error(), "too many requests") {
+			refused++
+		}
+	}
+	require.Greater(t, refused, 20)
+	require.ErrorContains(t, authenticate("u", userPassword), "too many requests")
+	_, err := s.members[0].Put(s.user, put("a", "1"))
+	require.NoError(t, err, "who has a token goes on")
+}

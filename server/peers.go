@@ -219,7 +219,7 @@ func (s *Server) adopt(m *state.Machine) {
 	s.published(batchInfo{
 		index: index, term: term,
 		revision: m.Revision(), compact: m.CompactRevision(),
-		live: size.Live, history: size.History,
+		live: size.Live, history: size.History, leaseCount: m.LeaseCount(),
 		events: m.History(), roster: rosterOf(m),
 		alarms: m.Alarms(), accusations: m.Accusations(),
 	})

@@ -64,11 +64,11 @@ type fronts struct {
 
 // gauges are what others may know of the member without asking the loop.
 type gauges struct {
-	leader, term            atomic.Uint64
-	revision, compacted     atomic.Int64
-	liveBytes, historyBytes atomic.Int64
-	leadership              leadership
-	installed               atomic.Int64 // received checkpoints
+	leader, term                        atomic.Uint64
+	revision, compacted                 atomic.Int64
+	liveBytes, historyBytes, leaseCount atomic.Int64
+	leadership                          leadership
+	installed                           atomic.Int64 // received checkpoints
 	belonging
 	alarmsOn              atomic.Pointer[[]state.Alarm]
 	accusations, pardoned atomic.Uint64 // see answerAccusation
@@ -161,6 +161,8 @@ func (s *Server) open(ctx context.Context) (rec recovered, err error) {
 		if err := s.birth(ctx, dir); err != nil {
 			return rec, err
 		}
+	} else if s.cfg.Membership.Discovery.wanted() {
+		s.log.Info("discovery is not needed: this member has data", "data-dir", s.cfg.DataDir)
 	}
 	if rec, err = s.recoverMember(dir); err != nil {
 		return rec, explained(dir, err)
@@ -191,7 +193,7 @@ func (s *Server) assemble(rec recovered) error {
 		return err
 	}
 	s.keeper = &keeper{
-		s: s, log: s.log, request: make(chan chan error),
+		s: s, log: s.log, request: make(chan chan error), full: make(chan struct{}, 1),
 		compact: compactor{keep: keep, historyBytes: historyBound(s.cfg)},
 		store:   rec.checkpoint,
 	}
@@ -254,11 +256,11 @@ func (s *Server) newReplica(rec recovered) (*replica.Replica, error) {
 
 // windowBytes bounds the newest events kept in memory for watchers and for reads
 // of old revisions; older ones are read from the checkpoint.
-const windowBytes = 4 << 20
+const windowBytes = 2 << 20
 
 // catchUpBytes bounds the entries kept in memory for followers that are behind,
 // beyond those that no checkpoint holds; one further behind gets a checkpoint.
-const catchUpBytes = 4 << 20
+const catchUpBytes = 2 << 20
 
 func (s *Server) stateConfig() state.Config {
 	return state.Config{HistoryBytes: windowBytes}
@@ -322,9 +324,11 @@ func (s *Server) published(b batchInfo) {
 	s.compacted.Store(b.compact)
 	s.liveBytes.Store(b.live)
 	s.historyBytes.Store(b.history)
+	s.leaseCount.Store(int64(b.leaseCount))
 	s.store.auth.tell() // before any event that came after a change
 	s.meters.leases(b.leases)
 	s.hub.Publish(b.events, b.compact)
+	s.keeper.note(b.bytes)
 	s.followAlarms(b)
 	s.lessor.follow(b)
 }

@@ -54,7 +54,7 @@ func (s *Server) registerServices() error {
 	rpc.Direct(clients, b, kv, lease, s.front.guard)
 	pb.RegisterClusterServer(clients, rpc.NewCluster(b, b, b))
 	pb.RegisterMaintenanceServer(clients, rpc.NewMaintenance(b, b, b, b))
-	pb.RegisterAuthServer(clients, rpc.NewAuth(b, s.front.guard, auth.NewHasher(s.cfg.Auth.BcryptCost)))
+	pb.RegisterAuthServer(clients, rpc.NewAuth(b, s.front.guard, auth.NewHasher(s.cfg.Auth.BcryptCost), s.cfg.Auth.loopback))
 	registerContention(clients, b, kv, lease, intercept)
 	healthpb.RegisterHealthServer(clients, health.NewServer())
 

@@ -21,6 +21,12 @@ type TLS struct {
 	// AllowedCN and AllowedHostnames, if not empty, list the common names, and
 	// the names in the certificate, of which the other side must show one.
 	AllowedCN, AllowedHostnames []string
+	// AllowedURIs, if not empty, list the identities, such as
+	// "spiffe://trust.domain/latchkey/a", of which the certificate of the other
+	// side must have one, whichever side connects; one that ends in "/" stands
+	// for all with one segment more. For members only; setting it demands
+	// certificates.
+	AllowedURIs []string
 	// SkipClientSANVerification accepts members whose certificate does not
 	// name the address that they connect from.
 	SkipClientSANVerification bool
@@ -49,6 +55,8 @@ type Auth struct {
 	TokenTTL time.Duration
 	// BcryptCost is what hashing a password costs, 4 to 31. Default 10.
 	BcryptCost int
+
+	loopback bool // count the wrong passwords of loopback addresses too: in tests
 }
 
 // Limits bounds what clients may take of a member. Zero fields have the
@@ -63,6 +71,9 @@ type Limits struct {
 	// WatchesPerStream and Watches bound the watchers of a stream, and of the
 	// member. Defaults 10,000 and 1,000,000.
 	WatchesPerStream, Watches int
+	// Leases bounds the leases of the cluster, as this member sees it; one that is
+	// granted beyond is refused. Default 1,000,000.
+	Leases int
 	// HandshakeTimeout bounds a connection's TLS handshake and its first bytes.
 	// Default 10s.
 	HandshakeTimeout time.Duration
@@ -101,6 +112,8 @@ type Membership struct {
 	// ForceNewCluster makes this member the only one of its cluster, keeping
 	// its data: the last resort when a majority is lost for good.
 	ForceNewCluster bool
+	// Discovery finds the members of a new cluster, instead of InitialCluster.
+	Discovery Discovery
 }
 
 // Checks configures how a member watches over itself and the others.

@@ -34,7 +34,7 @@ func (t TLS) settings(flag, dir string, urls []string) secure.Settings {
 	s := secure.Settings{
 		Flag: flag, CertFile: t.CertFile, KeyFile: t.KeyFile, ClientCertFile: t.ClientCertFile, ClientKeyFile: t.ClientKeyFile,
 		TrustedCAFile: t.TrustedCAFile, CRLFile: t.CRLFile, ClientCertAuth: t.ClientCertAuth,
-		AllowedCN: t.AllowedCN, AllowedHostnames: t.AllowedHostnames,
+		AllowedCN: t.AllowedCN, AllowedHostnames: t.AllowedHostnames, AllowedURIs: t.AllowedURIs,
 		MinVersion: t.MinVersion, MaxVersion: t.MaxVersion, CipherSuites: t.CipherSuites,
 	}
 	if t.Auto {

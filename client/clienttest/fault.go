@@ -2,10 +2,7 @@ package clienttest
 
 import (
 	"context"
-	"net"
-	"net/url"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"google.golang.org/grpc"
@@ -13,54 +10,6 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 )
-
-// link is a network whose connections can be cut.
-type link struct {
-	mu    sync.Mutex // protects what follows
-	conns map[net.Conn]struct{}
-	cutN  int
-}
-
-func newLink() *link { return &link{conns: make(map[net.Conn]struct{})} }
-
-// dial is a client.Config.Dialer.
-func (l *link) dial(ctx context.Context, endpoint string) (net.Conn, error) {
-	network, address := "tcp", endpoint
-	if u, err := url.Parse(endpoint); err == nil && strings.Contains(endpoint, "://") {
-		address = u.Host
-		if u.Scheme == "unix" {
-			network, address = "unix", u.Host+u.Path
-		}
-	}
-	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.conns[conn] = struct{}{}
-	return conn, nil
-}
-
-// cut closes all connections.
-func (l *link) cut() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.conns) > 0 {
-		l.cutN++
-	}
-	for conn := range l.conns {
-		_ = conn.Close()
-	}
-	clear(l.conns)
-}
-
-// cuts counts the cuts that hit something.
-func (l *link) cuts() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.cutN
-}
 
 // answerLoss drops answers: the request is executed, and the client told that the connection was lost. Every second
 // request that is dropped does not reach the server, which looks the same from outside.

@@ -15,8 +15,8 @@ import (
 const configFileMax = 1 << 20
 
 // fileSections are the keys of etcd's configuration file that have keys below
-// them, by the flags that these are. One that is "" has no effect for this kind
-// of connection.
+// them, by the flags that these are; a dot stands for one level more. One that is
+// "" has no effect for this kind of connection.
 var fileSections = map[string]map[string]string{
 	"client-transport-security": {
 		"cert-file": "cert-file", "key-file": "key-file",
@@ -33,6 +33,15 @@ var fileSections = map[string]map[string]string{
 		"crl-file": "peer-crl-file", "skip-client-san-verification": "peer-skip-client-san-verification",
 	},
 	"socket-options": {"reuse-port": "socket-reuse-port", "reuse-address": "socket-reuse-address"},
+	"discovery-config": {
+		"token": "discovery-token", "client.endpoints": "discovery-endpoints",
+		"client.dial-timeout": "discovery-dial-timeout", "client.request-timeout": "discovery-request-timeout",
+		"client.keepalive-time": "discovery-keepalive-time", "client.keepalive-timeout": "discovery-keepalive-timeout",
+		"client.secure.cert": "discovery-cert", "client.secure.key": "discovery-key", "client.secure.cacert": "discovery-cacert",
+		"client.secure.insecure-transport":       "discovery-insecure-transport",
+		"client.secure.insecure-skip-tls-verify": "discovery-insecure-skip-tls-verify",
+		"client.auth.username":                   "discovery-user", "client.auth.password": "discovery-password",
+	},
 }
 
 // goneKeys are those of older releases of etcd that still stand in many files.
@@ -129,16 +138,7 @@ func (c *configFile) add(key string, value *yaml.Node) error {
 		return nil // as if it was not there
 	}
 	if section, ok := fileSections[key]; ok {
-		return eachPair(value, func(below string, value *yaml.Node) error {
-			flag, ok := section[below]
-			if !ok {
-				return unknownKey(below, keysOf(section), key)
-			}
-			return c.set(flag, key+"."+below, value)
-		})
-	}
-	if key == "discovery-config" {
-		return fmt.Errorf("discovery-config is not supported: %s", noDiscovery)
+		return c.addBelow(key, "", section, value)
 	}
 	if slices.Contains(goneKeys, key) {
 		c.warnings = append(c.warnings, fmt.Sprintf("%s: %s has no effect: etcd has dropped its v2 API, and so its proxy", c.path, key))
@@ -148,6 +148,26 @@ func (c *configFile) add(key string, value *yaml.Node) error {
 		return unknownKey(key, fileKeys(), "")
 	}
 	return c.set(key, key, value)
+}
+
+// addBelow takes the keys below one of a section.
+func (c *configFile) addBelow(key, prefix string, section map[string]string, value *yaml.Node) error {
+	return eachPair(value, func(below string, value *yaml.Node) error {
+		path := prefix + below
+		if flag, ok := section[path]; ok {
+			return c.set(flag, key+"."+path, value)
+		}
+		var near []string
+		for known := range section {
+			if strings.HasPrefix(known, path+".") {
+				return c.addBelow(key, path+".", section, value)
+			}
+			if last, ok := strings.CutPrefix(known, prefix); ok && !strings.Contains(last, ".") {
+				near = append(near, last)
+			}
+		}
+		return unknownKey(below, near, strings.TrimSuffix(key+"."+prefix, "."))
+	})
 }
 
 // fileKeys returns the keys that may stand at the top of a file.
@@ -167,14 +187,6 @@ func fileKeys() []string {
 // forCommandLine says whether a flag makes no sense in a file.
 func forCommandLine(name string) bool {
 	return name == "config-file" || name == "help" || name == "version"
-}
-
-func keysOf(section map[string]string) []string {
-	var keys []string
-	for key := range section {
-		keys = append(keys, key)
-	}
-	return keys
 }
 
 func unknownKey(key string, candidates []string, section string) error {

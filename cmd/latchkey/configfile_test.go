@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/latchkey-go/latchkey/client"
 	"github.com/latchkey-go/latchkey/server"
 )
 
@@ -96,6 +97,27 @@ socket-options: {reuse-address: true}
 	require.Equal(t, server.Config{}, o.config)
 }
 
+// The section for discovery has the form of etcd's.
+func TestConfigFileDiscovery(t *testing.T) {
+	o, err := parseServer([]string{"--config-file=" + writeFile(t, `
+discovery-config:
+  token: t
+  client:
+    endpoints: ["http://10.0.0.1:2379", "http://10.0.0.2:2379"]
+    dial-timeout: 1000000000
+    request-timeout: 3s
+    secure:
+      cacert: /ca
+      insecure-transport: false
+    auth: {username: u, password: p}
+`)}, nil)
+	require.NoError(t, err)
+	require.Equal(t, server.Discovery{
+		Token: "t", Endpoints: []string{"http://10.0.0.1:2379", "http://10.0.0.2:2379"}, DialTimeout: time.Second, RequestTimeout: 3 * time.Second,
+		UseTLS: true, TLS: client.TLSFiles{CA: "/ca"}, Username: "u", Password: "p",
+	}, o.config.Membership.Discovery)
+}
+
 func TestConfigFileErrors(t *testing.T) {
 	tests := []struct{ text, want string }{
 		{"nmae: a", `line 1: unknown key "nmae", did you mean "name"?`},
@@ -107,7 +129,8 @@ func TestConfigFileErrors(t *testing.T) {
 		{"client-transport-security:\n  cert: x", `line 2: unknown key "cert" in client-transport-security: the keys are the names of the flags`},
 		{"client-transport-security:\n  cert-fil: x", `line 2: unknown key "cert-fil" in client-transport-security, did you mean "cert-file"?`},
 		{"peer-transport-security: yes", `line 1: keys and values are expected here, as in: name: a`},
-		{"discovery-config: {token: x}", `line 1: discovery-config is not supported: list the members in initial-cluster`},
+		{"discovery-config: {tokn: x}", `line 1: unknown key "tokn" in discovery-config, did you mean "token"?`},
+		{"discovery-config:\n  client:\n    secure: {cacrt: x}", `line 3: unknown key "cacrt" in discovery-config.client.secure, did you mean "cacert"?`},
 		{"name: [[a]]", `line 1: name is not a list of texts`},
 		{"name: {a: b}", `line 1: name has no keys below it`},
 		{"name: a\nname: b", `line 2: key "name" is there twice`},

@@ -38,7 +38,7 @@ UTF-8 are ` + "`{\"base64\": \"...\"}`" + ` there. Colours are for terminals, un
 | 2 | it was asked in a wrong way |
 | 3 | nobody knows whether the change was made, because the answer got lost |
 | 130, 143 | interrupted by SIGINT or SIGTERM |
-| others | ` + "`lock` and `exec-watch`" + ` pass on the code of the command that they run; 124 to 127 are explained in ` + "`latchkey lock --help`" + ` |
+| others | ` + "`lock`, `rwlock`, `semaphore`, `elect`, `barrier enter`, `service register` and `exec-watch`" + ` pass on the code of the command that they run; 124 to 127 are explained in ` + "`latchkey lock --help`" + ` |
 
 ` + "`latchkey completion bash|zsh|fish`" + ` prints a script for the shell, as in
 ` + "`source <(latchkey completion bash)`" + `.
@@ -87,11 +87,18 @@ func isGlobal(f *pflag.Flag) bool {
 
 func writeCommand(page *bytes.Buffer, c *cobra.Command) {
 	if c.HasSubCommands() && c.Name() != "completion" {
+		if strings.Contains(c.Use, " ") { // it does something by itself
+			writeRow(page, c)
+		}
 		for _, sub := range c.Commands() {
 			writeCommand(page, sub)
 		}
 		return
 	}
+	writeRow(page, c)
+}
+
+func writeRow(page *bytes.Buffer, c *cobra.Command) {
 	var flags []string
 	c.LocalFlags().VisitAll(func(f *pflag.Flag) {
 		if !isGlobal(f) && f.Name != "help" {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/latchkey-go/latchkey/client"
 	"github.com/latchkey-go/latchkey/server"
 )
 
@@ -71,8 +72,9 @@ func TestFlagsWithoutEffect(t *testing.T) {
 
 func TestFlagsThatAreRefused(t *testing.T) {
 	tests := []struct{ arg, want string }{
-		{"--discovery-token=secret", "--discovery-token is not supported: list the members in initial-cluster"},
-		{"--discovery-srv=example.com", "--discovery-srv is not supported: list the members in initial-cluster"},
+		{"--discovery=http://x/token", "--discovery is not supported: etcd has dropped discovery by its v2 API: use discovery-token and discovery-endpoints"},
+		{"--discovery-srv=example.com", "--discovery-srv is not supported: list the members in initial-cluster, or use discovery-token and discovery-endpoints"},
+		{"--discovery-fallback=proxy", `--discovery-fallback "proxy": can only be exit, as there is no proxy any more`},
 		{"--snapshot-count=many", `--snapshot-count "many": is not a whole number`},
 		{"--raft-read-timeout=5", `--raft-read-timeout "5": is not a duration such as 10m`},
 		{"--pre-vote=perhaps", `--pre-vote "perhaps": is not true or false`},
@@ -100,15 +102,18 @@ func TestFlagsReachTheirFields(t *testing.T) {
 	args := strings.Fields(`--cert-file c1 --key-file c2 --trusted-ca-file c3 --client-cert-auth --client-crl-file c4
 		--client-cert-allowed-cn=c7 --client-cert-file=c8 --client-key-file=c9 --auto-tls
 		--peer-cert-file p1 --peer-key-file p2 --peer-trusted-ca-file p3 --peer-client-cert-auth --peer-crl-file p4
-		--peer-cert-allowed-hostname=p5,p6 --peer-client-cert-file=p8 --peer-client-key-file=p9
+		--peer-cert-allowed-hostname=p5,p6 --peer-cert-allowed-uri=spiffe://a/b,spiffe://c/ --peer-client-cert-file=p8 --peer-client-key-file=p9
 		--peer-skip-client-san-verification --peer-auto-tls=true
 		--tls-min-version=TLS1.2 --tls-max-version=TLS1.3 --cipher-suites TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 --self-signed-cert-validity=2
 		--auth-token=jwt,sign-method=RS256 --auth-token-ttl=7 --bcrypt-cost=4 --history-bytes=8
 		--max-concurrent-streams=9 --grpc-keepalive-min-time=10s --max-connections=11 --max-connections-per-host=12
-		--max-watches=13 --max-watches-per-stream=14 --handshake-timeout=15s
+		--max-watches=13 --max-watches-per-stream=14 --handshake-timeout=15s --max-leases=19
 		--listen-metrics-urls=http://127.0.0.1:1 --listen-client-http-urls=http://127.0.0.1:2 --enable-grpc-gateway=false --cors=a,b
 		--host-whitelist=h --metrics=extensive --enable-pprof --corrupt-check-time=16s --disk-stall-timeout=17s
 		--feature-gates=InitialCorruptCheck=true --strict-reconfig-check=false --max-learners=18 --force-new-cluster
+		--discovery-token=d1 --discovery-endpoints=d2,d3 --discovery-dial-timeout=4s --discovery-request-timeout=5s --discovery-keepalive-time=6s
+		--discovery-keepalive-timeout=7s --discovery-insecure-transport=false --discovery-insecure-skip-tls-verify --discovery-cert=d8
+		--discovery-key=d9 --discovery-cacert=d10 --discovery-password=d11 --discovery-user=d12 --discovery-fallback=exit
 		--log-outputs=stdout,/l --listen-client-urls=http://127.0.0.1:3`)
 	o, err := parseServer(args, nil)
 	require.NoError(t, err)
@@ -121,25 +126,34 @@ func TestFlagsReachTheirFields(t *testing.T) {
 		},
 		PeerTLS: server.TLS{
 			CertFile: "p1", KeyFile: "p2", TrustedCAFile: "p3", ClientCertAuth: true, CRLFile: "p4",
-			AllowedHostnames: []string{"p5", "p6"}, ClientCertFile: "p8", ClientKeyFile: "p9", Auto: true,
+			AllowedHostnames: []string{"p5", "p6"}, AllowedURIs: []string{"spiffe://a/b", "spiffe://c/"}, ClientCertFile: "p8", ClientKeyFile: "p9", Auto: true,
 			SkipClientSANVerification: true,
 		},
 		Auth: server.Auth{Token: "jwt,sign-method=RS256", TokenTTL: 7 * time.Second, BcryptCost: 4},
 		Limits: server.Limits{
 			StreamsPerConnection: 9, KeepAliveMinTime: 10 * time.Second, Connections: 11, ConnectionsPerHost: 12,
-			Watches: 13, WatchesPerStream: 14, HandshakeTimeout: 15 * time.Second,
+			Watches: 13, WatchesPerStream: 14, HandshakeTimeout: 15 * time.Second, Leases: 19,
 		},
 		Web: server.Web{
 			ListenMetricsURLs: []string{"http://127.0.0.1:1"}, ListenClientHTTPURLs: []string{"http://127.0.0.1:2"},
 			DisableGateway: true, CORS: []string{"a", "b"}, HostWhitelist: []string{"h"}, ExtensiveMetrics: true, Pprof: true,
 		},
-		Checks:     server.Checks{CorruptInterval: 16 * time.Second, StallTimeout: 17 * time.Second, InitialCorrupt: true},
-		Membership: server.Membership{LooseReconfigCheck: true, MaxLearners: 18, ForceNewCluster: true},
+		Checks: server.Checks{CorruptInterval: 16 * time.Second, StallTimeout: 17 * time.Second, InitialCorrupt: true},
+		Membership: server.Membership{LooseReconfigCheck: true, MaxLearners: 18, ForceNewCluster: true, Discovery: server.Discovery{
+			Token: "d1", Endpoints: []string{"d2", "d3"}, DialTimeout: 4 * time.Second, RequestTimeout: 5 * time.Second,
+			KeepAliveTime: 6 * time.Second, KeepAliveTimeout: 7 * time.Second, UseTLS: true,
+			TLS:      client.TLSFiles{Cert: "d8", Key: "d9", CA: "d10", InsecureSkipVerify: true},
+			Username: "d12", Password: "d11",
+		}},
 	}
 	for _, t := range []*server.TLS{&want.ClientTLS, &want.PeerTLS} {
 		t.MinVersion, t.MaxVersion, t.CipherSuites, t.SelfSignedYears = "TLS1.2", "TLS1.3", []string{"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"}, 2
 	}
 	require.Equal(t, want, o.config)
+
+	o, err = parseServer([]string{"--discovery-user=name:pass:word"}, nil)
+	require.NoError(t, err)
+	require.Equal(t, server.Discovery{Username: "name", Password: "pass:word"}, o.config.Membership.Discovery)
 }
 
 // What etcd's test framework passes, down to its own default for "no bound".

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// The exit codes that every command shares. `latchkey lock` has more.
+// The exit codes that every command shares. `latchkey lock` and `latchkey elect` have more.
 const (
 	exitOK    = 0
 	exitError = 1 // the command could not do what it was asked
@@ -15,11 +15,11 @@ const (
 	exitUncertain = 3 // nobody knows whether the change was made
 )
 
-// The exit codes of `latchkey lock`, beside those of its command; they are
+// The exit codes of `latchkey lock` and `elect`, beside those of their command; they are
 // the same that timeout(1) and env(1) have.
 const (
-	exitNotAcquired   = 124 // somebody else holds the lock
-	exitFailed        = 125 // the lock could not be taken, or was lost
+	exitNotAcquired   = 124 // somebody else holds the lock, or leads
+	exitFailed        = 125 // the lock could not be taken, or was lost; so with leadership
 	exitNotExecutable = 126
 	exitNotFound      = 127
 )

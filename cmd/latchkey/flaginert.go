@@ -1,25 +1,26 @@
 package main
 
-// noDiscovery is why the flags of discovery are refused: a member that ignored
-// them would found a cluster of its own.
-const noDiscovery = "list the members in initial-cluster"
+// Why flags of discovery are refused: a member that ignored them would found a
+// cluster of its own.
+const (
+	noOldDiscovery = "etcd has dropped discovery by its v2 API: use discovery-token and discovery-endpoints"
+	noDNS          = "list the members in initial-cluster, or use discovery-token and discovery-endpoints"
+)
 
 const (
-	sinceNoDiscovery = "there is no discovery"
-	sinceCheckpoint  = "no request waits for the checkpoint, which is written in the background"
-	sinceNoTracing   = "no tracing is built in"
-	sinceRotation    = "let the journal or logrotate (with copytruncate) rotate it"
-	sinceOld         = "etcd ignores it as well"
+	sinceCheckpoint = "no request waits for the checkpoint, which is written in the background"
+	sinceNoTracing  = "no tracing is built in"
+	sinceRotation   = "let the journal or logrotate (with copytruncate) rotate it"
+	sinceOld        = "etcd ignores it as well"
 )
 
 // inertFlags are etcd's flags that do nothing here.
 var inertFlags = []flagGroup{
 	{"Refused", []serverFlag{
-		{"discovery", "URL", "", noDiscovery, refused(noDiscovery)},
-		{"discovery-token", "TEXT", "", noDiscovery, refused(noDiscovery)},
-		{"discovery-endpoints", "URL,...", "", noDiscovery, refused(noDiscovery)},
-		{"discovery-srv", "DOMAIN", "", noDiscovery, refused(noDiscovery)},
-		{"discovery-proxy", "URL", "", noDiscovery, refused(noDiscovery)},
+		{"discovery", "URL", "", noOldDiscovery, refused(noOldDiscovery)},
+		{"discovery-proxy", "URL", "", noOldDiscovery, refused(noOldDiscovery)},
+		{"discovery-srv", "DOMAIN", "", noDNS, refused(noDNS)},
+		{"discovery-srv-name", "TEXT", "", noDNS, refused(noDNS)},
 	}},
 	{"Known, but without effect", []serverFlag{
 		{"wal-dir", "DIR", "", "the log is in data-dir, which can be on the fast disk as a whole", nil},
@@ -55,19 +56,6 @@ var inertFlags = []flagGroup{
 		{"distributed-tracing-service-name", "TEXT", "", sinceNoTracing, nil},
 		{"distributed-tracing-instance-id", "TEXT", "", sinceNoTracing, nil},
 		{"distributed-tracing-sampling-rate", "N", "0", sinceNoTracing, nil},
-		{"discovery-dial-timeout", "DURATION", "", sinceNoDiscovery, nil},
-		{"discovery-request-timeout", "DURATION", "", sinceNoDiscovery, nil},
-		{"discovery-keepalive-time", "DURATION", "", sinceNoDiscovery, nil},
-		{"discovery-keepalive-timeout", "DURATION", "", sinceNoDiscovery, nil},
-		{"discovery-insecure-transport", "", "true", sinceNoDiscovery, nil},
-		{"discovery-insecure-skip-tls-verify", "", "false", sinceNoDiscovery, nil},
-		{"discovery-cert", "FILE", "", sinceNoDiscovery, nil},
-		{"discovery-key", "FILE", "", sinceNoDiscovery, nil},
-		{"discovery-cacert", "FILE", "", sinceNoDiscovery, nil},
-		{"discovery-user", "TEXT", "", sinceNoDiscovery, nil},
-		{"discovery-password", "TEXT", "", sinceNoDiscovery, nil},
-		{"discovery-fallback", "TEXT", "exit", sinceNoDiscovery, nil},
-		{"discovery-srv-name", "TEXT", "", sinceNoDiscovery, nil},
 	}},
 	{"Of the very first releases", []serverFlag{
 		{"cluster-active-size", "", "", sinceOld, nil},

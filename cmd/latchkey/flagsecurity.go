@@ -44,6 +44,8 @@ var securityFlags = []flagGroup{
 			into(parseList, func(c *server.Config) *[]string { return &c.PeerTLS.AllowedCN })},
 		{"peer-cert-allowed-hostname", "NAME,...", "", "names, of which a member's certificate must have one",
 			into(parseList, func(c *server.Config) *[]string { return &c.PeerTLS.AllowedHostnames })},
+		{"peer-cert-allowed-uri", "URI,...", "", "identities (spiffe://...), of which a member's certificate must have one",
+			into(parseList, func(c *server.Config) *[]string { return &c.PeerTLS.AllowedURIs })},
 		{"peer-client-cert-file", "FILE", "peer-cert-file", "certificate to show when connecting to members",
 			into(parseText, func(c *server.Config) *string { return &c.PeerTLS.ClientCertFile })},
 		{"peer-client-key-file", "FILE", "peer-key-file", "its key",

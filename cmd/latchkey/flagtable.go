@@ -79,6 +79,8 @@ var operationFlags = []flagGroup{
 			into(parsePositive, func(c *server.Config) *int { return &c.Limits.Watches })},
 		{"max-watches-per-stream", "N", "10000", "most watchers of a stream",
 			into(parsePositive, func(c *server.Config) *int { return &c.Limits.WatchesPerStream })},
+		{"max-leases", "N", "1000000", "most leases of the cluster that this member adds to",
+			into(parsePositive, func(c *server.Config) *int { return &c.Limits.Leases })},
 		{"handshake-timeout", "DURATION", "10s", "time for a connection's TLS handshake and first bytes",
 			into(parseDuration, func(c *server.Config) *time.Duration { return &c.Limits.HandshakeTimeout })},
 	}},

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/lock"
 )
 
 var rewrite = flag.Bool("rewrite", false, "rewrite the golden files in testdata")
@@ -52,6 +53,16 @@ func TestOutput(t *testing.T) {
 		{"lease-timetolive", always(timeToLiveAnswer(lease, false))},
 		{"lease-timetolive-keys", always(timeToLiveAnswer(lease, true))},
 		{"lease-list", always(leaseListAnswer([]client.LeaseID{1, 0x694d77aa9e38260f}))},
+		{"rwlock-list", always(rwlockAnswer(lock.Info{
+			Name: "config", Revision: 9,
+			Holders: []lock.Contender{{Key: "config/read/12ab.1", Lease: 0x12ab, Token: 7, Owner: "a/17", Info: "report", Mode: lock.ModeRead}},
+			Waiters: []lock.Contender{{Key: "config/write/12ac.1", Lease: 0x12ac, Token: 8}},
+		}))},
+		{"semaphore-list", always(semaphoreAnswer(lock.SemaphoreInfo{
+			Name: "builds", Revision: 9, Limit: 4, Used: 3,
+			Holders: []lock.Contender{{Key: "builds/12ab.1", Lease: 0x12ab, Token: 7, Owner: "a/17", Permits: 3}},
+			Waiters: []lock.Contender{{Key: "builds/12ac.1", Lease: 0x12ac, Token: 8, Owner: "b/2\n", Permits: 2}},
+		}))},
 		{"member-list", always(membersAnswer([]client.Member{
 			{ID: 0x8e9e05c52164694d, Name: "a", PeerURLs: []string{"http://10.0.0.1:2380"}, ClientURLs: []string{"http://10.0.0.1:2379", "http://a:2379"}},
 			{ID: 7, PeerURLs: []string{"http://10.0.0.2:2380"}, Learner: true},

@@ -8,7 +8,14 @@ var groups = []struct {
 	commands []string
 }{
 	{"Keys:", []string{"get", "ls", "put", "mk", "update", "del", "rm", "txn", "watch", "exec-watch"}},
-	{"Coordination:", []string{"lock", "queue", "lease"}},
+	{"Coordination:", []string{
+		"lock", "rwlock", "semaphore", "locks",
+		"elect",
+		"barrier", "counter",
+		"service",
+		"queue", "topic",
+		"lease",
+	}},
 	{"Users:", []string{"user", "role", "auth"}},
 	{"Cluster:", []string{
 		"status", "health", "cluster-health", "endpoint", "member", "move-leader", "alarm", "compact", "defrag",

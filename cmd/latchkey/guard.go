@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,10 +22,12 @@ type guarded struct {
 	errOut io.Writer
 	// grace is how long the command may take to end after SIGTERM.
 	grace time.Duration
+	// lost is what run returns when held ends; errLost if it is nil.
+	lost error
 }
 
-// errLost is what run returns when the command was stopped because what it
-// needs to hold was lost.
+// errLost is what run returns when the command was stopped because the lock that
+// it needs was lost.
 var errLost = errors.New("the lock was lost while the command ran")
 
 // run executes the command and waits for its end. It returns the command's
@@ -32,7 +35,7 @@ var errLost = errors.New("the lock was lost while the command ran")
 // ended, 126 for one that cannot be executed, 127 for one that does not exist.
 //
 // When held ends the command is stopped, with SIGTERM and, if it is not gone
-// after the grace, with SIGKILL; the error is then errLost with the cause, once
+// after the grace, with SIGKILL; the error is then g.lost with the cause, once
 // the command is gone. When ctx ends because of a signal the signal is passed
 // on, and run goes on waiting: it is up to the command what to do about it.
 //
@@ -75,7 +78,7 @@ func (g *guarded) run(ctx, held context.Context) (int, error) {
 		case <-held.Done():
 		}
 	}
-	lost := fmt.Errorf("%w: %w", errLost, context.Cause(held))
+	lost := fmt.Errorf("%w: %w", cmp.Or(g.lost, errLost), context.Cause(held))
 	child.signal(syscall.SIGTERM)
 	grace := time.NewTimer(g.grace)
 	defer grace.Stop()

@@ -86,9 +86,15 @@ func (a *app) runMember(ctx context.Context, log *slog.Logger, o serverOptions) 
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
+	if a.getenv("GOMAXPROCS") == "" {
+		go attentive(s.Done())
+	}
 	log.LogAttrs(ctx, slog.LevelInfo, "member started", summary(o.config, s.ID())...)
 	select {
 	case <-s.Ready():
+		if err := giveBackStart(); err != nil {
+			log.Debug("pages of the start stay resident", "err", err)
+		}
 		announce(ctx, log, "ready to serve client requests", slog.String("version", version))
 		if err := a.notify(notifyReady); err != nil {
 			log.Warn("systemd does not know that the member is ready", "err", err)

@@ -42,7 +42,7 @@ type flagGroup struct {
 
 // flagGroups returns all flags, in the order of the help.
 func flagGroups() []flagGroup {
-	return slices.Concat(memberFlags, securityFlags, operationFlags, inertFlags)
+	return slices.Concat(memberFlags, discoveryFlags, securityFlags, operationFlags, inertFlags)
 }
 
 // allFlags returns the flags of all groups.

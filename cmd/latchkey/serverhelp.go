@@ -64,7 +64,7 @@ func (f serverFlag) usageName() string {
 // isInert says whether the flags of a group do nothing.
 func isInert(g flagGroup) bool {
 	f := g.flags[0]
-	return f.set == nil || f.usage == noDiscovery
+	return f.set == nil || f.usage == noOldDiscovery
 }
 
 // writeReasons lists flags that do nothing by the reason why.

@@ -61,7 +61,7 @@ func warnOpen(c server.Config) []string {
 
 // asksForCertificates says whether those who connect have to prove who they are.
 func asksForCertificates(t server.TLS) bool {
-	return t.ClientCertAuth || t.TrustedCAFile != "" || t.CRLFile != "" || len(t.AllowedCN)+len(t.AllowedHostnames) > 0
+	return t.ClientCertAuth || t.TrustedCAFile != "" || t.CRLFile != "" || len(t.AllowedCN)+len(t.AllowedHostnames)+len(t.AllowedURIs) > 0
 }
 
 func isSecure(raw string) bool {

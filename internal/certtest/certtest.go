@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"testing"
@@ -62,7 +63,7 @@ func (a *Authority) Pool() *x509.CertPool {
 }
 
 // Issue makes a certificate for both sides of a connection, in NAME.pem and NAME.key, which it replaces. Its common name
-// is name. Without hosts it is for localhost and 127.0.0.1.
+// is name. Without hosts it is for localhost and 127.0.0.1; one with a scheme is a URI.
 func (a *Authority) Issue(name string, hosts ...string) Pair {
 	a.t.Helper()
 	if len(hosts) == 0 {
@@ -76,7 +77,9 @@ func (a *Authority) Issue(name string, hosts ...string) Pair {
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	for _, h := range hosts {
-		if ip := net.ParseIP(h); ip != nil {
+		if u, err := url.Parse(h); err == nil && u.Scheme != "" && u.Host != "" {
+			template.URIs = append(template.URIs, u)
+		} else if ip := net.ParseIP(h); ip != nil {
 			template.IPAddresses = append(template.IPAddresses, ip)
 		} else {
 			template.DNSNames = append(template.DNSNames, h)

@@ -110,6 +110,7 @@ var unlisted = map[string]string{
 	"client.ackTimeoutMax":           "a part of the session's own time",
 	"client.trustMarginMax":          "a part of the session's own time",
 	"client.updateDelayMax":          "between the runs of updateRunsMax",
+	"contender.retryMax":             "between tries, as those of the client",
 	"disk.maxIdleImages":             "of the disk for tests",
 	"front.codesMax":                 "gRPC's own",
 	"front.maxStreamID":              "HTTP/2's own",
@@ -117,7 +118,6 @@ var unlisted = map[string]string{
 	"front.maxWindow":                "HTTP/2's own",
 	"latchkey.bumpMax":               "listed as --bump-revision",
 	"latchkey.ttlMax":                "what a duration can be",
-	"lock.retryMax":                  "between tries, as those of the client",
 	"queue.backoffMax":               "a default of an option",
 	"queue.resendMax":                "between tries, as those of the client",
 	"replica.DefaultMaxLogBytes":     "for tests; the server sets catchUpBytes",
@@ -164,12 +164,14 @@ func TestBoundsAreListed(t *testing.T) {
 // boundFolders are the packages whose bounds users meet.
 func boundFolders(t *testing.T) []string {
 	t.Helper()
-	folders := []string{"server", "cmd/latchkey", "client", "recipes/internal/sequence", "recipes/lock", "recipes/queue", "recipes/queue/internal/shard"}
-	inner, err := os.ReadDir(filepath.Join(root, "server", "internal"))
-	require.NoError(t, err)
-	for _, entry := range inner {
-		if entry.Name() != "sim" {
-			folders = append(folders, "server/internal/"+entry.Name())
+	folders := []string{"server", "cmd/latchkey", "client"}
+	for _, parent := range []string{"server/internal", "recipes", "recipes/internal", "recipes/queue/internal"} {
+		inner, err := os.ReadDir(filepath.Join(root, filepath.FromSlash(parent)))
+		require.NoError(t, err)
+		for _, entry := range inner {
+			if entry.IsDir() && entry.Name() != "sim" && entry.Name() != "internal" {
+				folders = append(folders, parent+"/"+entry.Name())
+			}
 		}
 	}
 	return folders

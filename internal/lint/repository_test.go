@@ -168,7 +168,7 @@ func parse(name string, text []byte) (source, error) {
 // listPackages asks the go command, so that build constraints are respected.
 func listPackages(t *testing.T, patterns ...string) []Package {
 	t.Helper()
-	output := goCommand(t, append([]string{"list", "-json=ImportPath,Imports"}, patterns...)...)
+	output := goCommand(t, append([]string{"list", "-pgo=off", "-json=ImportPath,Imports"}, patterns...)...)
 	var packages []Package
 	for decoder := json.NewDecoder(bytes.NewReader(output)); ; {
 		var p Package

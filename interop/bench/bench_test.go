@@ -62,3 +62,28 @@ func TestLongestGap(t *testing.T) {
 	require.Equal(t, 399*time.Millisecond, w.longestGap(at(600)))
 	require.Equal(t, time.Millisecond, w.longestGap(at(901)))
 }
+
+// A name means one scenario or one group, and a scenario without a runner for a
+// side is not run there.
+func TestScenariosHaveNamesOfTheirOwn(t *testing.T) {
+	seen := map[string]bool{failoverName: true}
+	for _, g := range groups {
+		require.False(t, seen[g.name], g.name)
+		seen[g.name] = true
+		require.Len(t, findScenarios(g.name), len(g.scenarios))
+		for _, s := range g.scenarios {
+			require.False(t, seen[s.name], s.name)
+			seen[s.name] = true
+			require.Len(t, findScenarios(s.name), 1)
+		}
+	}
+	require.Empty(t, findScenarios("no such"))
+	run, ours := findScenarios("barrier50")[0].on(harness.Etcd)
+	require.Nil(t, run)
+	require.False(t, ours)
+	run, ours = findScenarios("barrier50")[0].on(harness.Latchkey)
+	require.NotNil(t, run)
+	require.True(t, ours)
+	_, ours = findScenarios("put1")[0].on(harness.Latchkey)
+	require.False(t, ours, "the official client on both sides")
+}

@@ -1,10 +1,20 @@
-// Command bench measures etcd and Latchkey side by side with the same official
-// etcd client on the same work, and prints one table.
+// Command bench measures etcd and Latchkey side by side on the same work, and
+// prints one table. docs/performance.md holds what it measured.
 //
-//	go run ./bench                                  # everything, 10 pairs of 5 s runs
+//	go run ./bench                                  # official and failover, 10 pairs of 5 s runs
+//	go run ./bench -scenario recipes,typed          # the other groups of scenarios
 //	go run ./bench -scenario put64,cas64 -pairs 3   # some scenarios, quickly
 //	go run ./bench -only etcd                       # one side alone
 //	go run ./bench -scenario failover -trials 20    # kill -9 of the leader
+//
+// # Scenarios
+//
+// Those of the group "official" use the same official etcd client on both sides.
+// Those of "typed" do the same work, on latchkey through this project's client.
+// Those of "recipes" put this project's recipes, over its client on latchkey,
+// beside etcd's own recipe over the official client on etcd. Where etcd has no
+// recipe that does the work, only latchkey has figures; pubfan100 has plain puts
+// and watches in its place.
 //
 // # Method
 //

@@ -31,13 +31,7 @@ func runFanOut(ctx context.Context, e *env) (*Run, error) {
 	for range fanOutRounds {
 		f.rounds <- struct{}{}
 	}
-	return e.measure(ctx, f.work, func() *histogram {
-		all := &histogram{}
-		for i := range f.hists {
-			all.merge(&f.hists[i])
-		}
-		return all
-	})
+	return e.measure(ctx, f.work, func() *histogram { return merged(f.hists) })
 }
 
 type fanOut struct {

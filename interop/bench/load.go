@@ -10,6 +10,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/latchkey-go/latchkey/client"
 	"github.com/latchkey-go/latchkey/interop/harness"
 )
 
@@ -33,6 +34,7 @@ type Run struct {
 	Errors    int64         `json:"errors"`
 	Steal     float64       `json:"steal"` // share of the machine's time that its host took
 	Load      string        `json:"load"`
+	Note      string        `json:"note,omitempty"` // what else was seen
 
 	latency *histogram
 }
@@ -46,17 +48,20 @@ func (r *Run) Rate() float64 {
 }
 
 // CPUPerOp is the servers' time for one operation.
-func (r *Run) CPUPerOp() time.Duration {
+func (r *Run) CPUPerOp() time.Duration { return r.perOp(r.ServerCPU) }
+
+func (r *Run) perOp(d time.Duration) time.Duration {
 	if r.Ops == 0 {
 		return 0
 	}
-	return r.ServerCPU / time.Duration(r.Ops)
+	return d / time.Duration(r.Ops)
 }
 
-// env is what a scenario runs on.
+// env is what a scenario runs on. It has clients of one kind.
 type env struct {
 	cluster  *harness.Cluster
 	conns    []*clientv3.Client // one gRPC client each, over all members
+	clients  []*client.Client   // the same of this project's
 	workers  int
 	duration time.Duration
 }
@@ -64,21 +69,40 @@ type env struct {
 // conn spreads the workers evenly over the connections.
 func (e *env) conn(worker int) *clientv3.Client { return e.conns[worker%len(e.conns)] }
 
-func openEnv(c *harness.Cluster, workers, conns int, d time.Duration) (*env, error) {
+// client does the same with this project's clients.
+func (e *env) client(worker int) *client.Client { return e.clients[worker%len(e.clients)] }
+
+func openEnv(c *harness.Cluster, workers, conns int, ours bool, d time.Duration) (*env, error) {
 	e := &env{cluster: c, workers: workers, duration: d}
 	for range max(1, min(conns, workers)) {
-		cli, err := c.Client()
-		if err != nil {
+		if err := e.open(ours); err != nil {
 			return nil, errors.Join(err, e.Close())
 		}
-		e.conns = append(e.conns, cli)
 	}
 	return e, nil
+}
+
+func (e *env) open(ours bool) error {
+	if ours {
+		cli, err := client.New(client.Config{Endpoints: e.cluster.Endpoints()})
+		if err == nil {
+			e.clients = append(e.clients, cli)
+		}
+		return err
+	}
+	cli, err := e.cluster.Client()
+	if err == nil {
+		e.conns = append(e.conns, cli)
+	}
+	return err
 }
 
 func (e *env) Close() error {
 	var errs []error
 	for _, c := range e.conns {
+		errs = append(errs, c.Close())
+	}
+	for _, c := range e.clients {
 		errs = append(errs, c.Close())
 	}
 	return errors.Join(errs...)
@@ -106,32 +130,49 @@ type operation func(ctx context.Context, worker int) error
 // the previous one was answered, and measures the operations that end in the
 // window.
 func (e *env) closedLoop(ctx context.Context, op operation) (*Run, error) {
-	hists := make([]histogram, e.workers)
+	return e.loop(ctx, func(ctx context.Context, worker int, done count) error {
+		start := time.Now()
+		err := op(ctx, worker)
+		if err == nil {
+			done(time.Since(start))
+		}
+		return err
+	})
+}
+
+// count says that an operation has been done, and how long it took.
+type count func(took time.Duration)
+
+// loop runs step on every worker, over and over. What counts is what a step
+// says has been done in the window.
+func (e *env) loop(ctx context.Context, step func(ctx context.Context, worker int, done count) error) (*Run, error) {
+	hists := make([]histogram, e.workers) // each element is owned by its worker
 	return e.measure(ctx, func(ctx context.Context, w *window) {
 		var wg sync.WaitGroup
 		for i := range e.workers {
+			done := func(took time.Duration) {
+				if w.open.Load() {
+					hists[i].add(took)
+				}
+			}
 			wg.Go(func() {
 				for ctx.Err() == nil {
-					start := time.Now()
-					err := op(ctx, i)
-					took := time.Since(start)
-					switch {
-					case err == nil && w.open.Load():
-						hists[i].add(took)
-					case err != nil && ctx.Err() == nil:
+					if err := step(ctx, i, done); err != nil && ctx.Err() == nil {
 						w.failed(err)
 					}
 				}
 			})
 		}
 		wg.Wait()
-	}, func() *histogram {
-		all := &histogram{}
-		for i := range hists {
-			all.merge(&hists[i])
-		}
-		return all
-	})
+	}, func() *histogram { return merged(hists) })
+}
+
+func merged(hists []histogram) *histogram {
+	all := &histogram{}
+	for i := range hists {
+		all.merge(&hists[i])
+	}
+	return all
 }
 
 // measure runs work until the window has passed and accounts for the window.

@@ -32,6 +32,7 @@ type options struct {
 	members   int
 	flags     map[harness.Kind][]string
 	jsonPath  string
+	profiles  string
 }
 
 func main() {
@@ -76,13 +77,16 @@ func run(ctx context.Context, args []string) error {
 
 func parse(args []string) (*options, error) {
 	var names []string
-	for _, s := range scenarios {
+	for _, g := range groups {
+		names = append(names, g.name)
+	}
+	for _, s := range allScenarios() {
 		names = append(names, s.name)
 	}
 	names = append(names, failoverName)
 	o := &options{}
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
-	list := fs.String("scenario", strings.Join(names, ","), "`list` of scenarios, comma separated")
+	list := fs.String("scenario", groups[0].name+","+failoverName, "`list` of scenarios and groups of them, comma separated")
 	only := fs.String("only", "", "measure one `kind` alone: etcd or latchkey")
 	fs.IntVar(&o.pairs, "pairs", 10, "pairs of runs")
 	fs.IntVar(&o.trials, "trials", 20, "leader kills a side and client")
@@ -91,6 +95,7 @@ func parse(args []string) (*options, error) {
 	fs.IntVar(&o.conns, "conns", 16, "gRPC clients that the concurrent clients share")
 	fs.IntVar(&o.members, "members", 3, "members of each cluster")
 	fs.StringVar(&o.jsonPath, "json", "", "write everything measured to this `file`")
+	fs.StringVar(&o.profiles, "profile", "", "write CPU profiles of latchkey's members, over all scenarios, to this `directory`")
 	etcdFlags := fs.String("etcd-flags", "", "further server `flags` for etcd")
 	ourFlags := fs.String("latchkey-flags", "", "further server `flags` for latchkey")
 	if err := fs.Parse(args); err != nil {
@@ -99,6 +104,9 @@ func parse(args []string) (*options, error) {
 	o.flags = map[harness.Kind][]string{
 		harness.Etcd:     strings.Fields(*etcdFlags),
 		harness.Latchkey: strings.Fields(*ourFlags),
+	}
+	if o.profiles != "" {
+		o.flags[harness.Latchkey] = append(o.flags[harness.Latchkey], profileFlag)
 	}
 	switch harness.Kind(*only) {
 	case "":
@@ -109,13 +117,12 @@ func parse(args []string) (*options, error) {
 		return nil, fmt.Errorf("-only %q: want etcd or latchkey", *only)
 	}
 	for name := range strings.SplitSeq(*list, ",") {
-		s, ok := findScenario(name)
+		found := findScenarios(name)
+		o.scenarios = append(o.scenarios, found...)
 		switch {
 		case name == failoverName:
 			o.failover = true
-		case ok:
-			o.scenarios = append(o.scenarios, s)
-		default:
+		case len(found) == 0:
 			return nil, fmt.Errorf("-scenario: no %q; there are %s", name, strings.Join(names, ", "))
 		}
 	}
@@ -165,10 +172,24 @@ func measurePair(ctx context.Context, o *options, r *Report, pair int) (err erro
 	}
 	defer func() { err = errors.Join(err, closeAll()) }()
 	ops := make(map[harness.Kind]int64)
+	if o.profiles != "" {
+		for _, c := range clusters {
+			if c.Kind != harness.Latchkey {
+				continue
+			}
+			all := time.Duration(len(o.scenarios)*len(clusters)) * (warmUp + o.duration)
+			profiled := make(chan error, 1)
+			go func() { profiled <- profileAll(ctx, c, o.profiles, pair, all) }()
+			defer func() { err = errors.Join(err, <-profiled) }()
+		}
+	}
 	for i, s := range o.scenarios {
 		for j := range clusters {
 			// A B, then B A: whatever drifts over minutes hits both alike.
 			c := clusters[(j+i+pair)%len(clusters)]
+			if run, _ := s.on(c.Kind); run == nil {
+				continue
+			}
 			run, err := measureOne(ctx, o, s, c)
 			if err != nil {
 				return fmt.Errorf("%s on %s: %w", s.name, c.Kind, err)
@@ -176,9 +197,9 @@ func measurePair(ctx context.Context, o *options, r *Report, pair int) (err erro
 			run.Pair = pair
 			ops[c.Kind] += run.Ops
 			r.Runs = append(r.Runs, run)
-			progress("pair %d/%d  %-8s %-8s %9.0f/s  p50 %v  p99 %v  CPU %v/op  load %s  errors %d", pair+1, o.pairs,
+			progress("pair %d/%d  %-12s %-8s %9.0f/s  p50 %v  p99 %v  CPU %v/op, client's %v/op  load %s  errors %d", pair+1, o.pairs,
 				s.name, c.Kind, run.Rate(), run.P50.Round(time.Microsecond), run.P99.Round(time.Microsecond),
-				run.CPUPerOp().Round(time.Microsecond), run.Load, run.Errors)
+				run.CPUPerOp().Round(time.Microsecond), run.perOp(run.ClientCPU).Round(time.Microsecond), run.Load, run.Errors)
 		}
 	}
 	for _, c := range clusters {
@@ -201,16 +222,21 @@ func measureOne(ctx context.Context, o *options, s scenario, c *harness.Cluster)
 	if o.clients > 0 && workers > 0 {
 		workers = o.clients
 	}
-	e, err := openEnv(c, workers, o.conns, o.duration)
+	conns := o.conns
+	if s.conns > 0 {
+		conns = s.conns
+	}
+	run, ours := s.on(c.Kind)
+	e, err := openEnv(c, workers, conns, ours, o.duration)
 	if err != nil {
 		return nil, err
 	}
-	run, err := s.run(ctx, e)
+	r, err := run(ctx, e)
 	if err = errors.Join(err, e.Close()); err != nil {
 		return nil, err
 	}
-	run.Scenario, run.Kind = s.name, c.Kind
-	return run, nil
+	r.Scenario, r.Kind = s.name, c.Kind
+	return r, nil
 }
 
 func measureFailovers(ctx context.Context, o *options, r *Report) (err error) {

@@ -91,11 +91,16 @@ func (r *Report) write(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, strings.Join([]string{"scenario", "etcd/s", "latchkey/s", "ratio", "[95 %]",
 		"etcd p50", "p99", "latchkey p50", "p99", "etcd CPU us/op", "latchkey", "ratio", ""}, "\t"))
-	for _, s := range scenarios {
+	for _, s := range allScenarios() {
 		r.writeRow(t, s)
 	}
 	if err := t.Flush(); err != nil {
 		return err
+	}
+	for _, run := range r.Runs {
+		if run.Note != "" {
+			fmt.Fprintf(w, "%s on %s, pair %d: %s\n", run.Scenario, run.Kind, run.Pair+1, run.Note)
+		}
 	}
 	r.writeMemory(w)
 	r.writeFailovers(w)

@@ -10,48 +10,113 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
+
+	"github.com/latchkey-go/latchkey/interop/harness"
 )
 
-// scenario is one row of the table.
+// scenario is one row of the table. Each side runs it over the clients that
+// its runner asks for, and has none if it can not take part.
 type scenario struct {
 	name    string
 	what    string
 	workers int
-	run     func(ctx context.Context, e *env) (*Run, error)
+	conns   int // most clients that the workers share; 0 for what -conns says
+	run     runner
+	ours    runner // through this project's client, on latchkey; nil for run
+}
+
+// runner measures a scenario on one cluster.
+type runner func(ctx context.Context, e *env) (*Run, error)
+
+// on returns how the scenario is run on a cluster of a kind, and whether that is
+// through this project's client. It returns nil if it is not.
+func (s scenario) on(kind harness.Kind) (run runner, ours bool) {
+	if kind == harness.Latchkey && s.ours != nil {
+		return s.ours, true
+	}
+	return s.run, false
 }
 
 const (
 	readKeys     = 1000 // keys that get and sget choose from
-	writeKeys    = 1000 // keys a worker's puts go round
+	writeKeys    = 8192 // keys that puts choose from
 	leaseTTL     = 60   // seconds
 	sessionTTL   = 60   // seconds
 	preloadBatch = 100
 )
 
-var scenarios = []scenario{
-	{"idle", "no load: the servers' CPU a second of wall time", 0, runIdle},
-	{"put1", "put, 1 client", 1, runPut},
-	{"put64", "put, 64 clients", 64, runPut},
-	{"put512", "put, 512 clients", 512, runPut},
-	{"get64", "linearizable get, 64 clients", 64, runGet()},
-	{"sget64", "serializable get, 64 clients", 64, runGet(clientv3.WithSerializable())},
-	{"cas64", "compare-and-swap txn on one's own key, 64 clients", 64, runCompareAndSwap},
-	{"lease64", "lease grant + revoke, 64 clients", 64, runLease},
-	{"mutex64", "concurrency.Mutex lock + unlock, 64 names", 64, runMutex},
-	{"hot16", "one concurrency.Mutex, 16 waiters: hand-offs", 16, runHotMutex},
-	{"fan1000", "1000 watchers of one key: events delivered", 1000, runFanOut},
+// group is a part of the table.
+type group struct {
+	name      string
+	scenarios []scenario
 }
 
-func findScenario(name string) (scenario, bool) {
-	for _, s := range scenarios {
-		if s.name == name {
-			return s, true
+var groups = []group{
+	{"official", []scenario{
+		{name: "idle", what: "no load: the servers' CPU a second of wall time", run: runIdle},
+		{name: "put1", what: "put, 1 client", workers: 1, run: runPut},
+		{name: "put64", what: "put, 64 clients", workers: 64, run: runPut},
+		{name: "put512", what: "put, 512 clients", workers: 512, run: runPut},
+		{name: "get64", what: "linearizable get, 64 clients", workers: 64, run: runGet()},
+		{name: "sget64", what: "serializable get, 64 clients", workers: 64, run: runGet(clientv3.WithSerializable())},
+		{name: "cas64", what: "compare-and-swap txn on one's own key, 64 clients", workers: 64, run: runCompareAndSwap},
+		{name: "lease64", what: "lease grant + revoke, 64 clients", workers: 64, run: runLease},
+		{name: "mutex64", what: "concurrency.Mutex lock + unlock, 64 names", workers: 64, run: runMutex},
+		{name: "hot16", what: "one concurrency.Mutex, 16 waiters: hand-offs", workers: 16, run: runHotMutex},
+		{name: "fan1000", what: "1000 watchers of one key: events delivered", workers: 1000, run: runFanOut},
+	}},
+	{"typed", []scenario{
+		{name: "typed-put1", what: "put1, latchkey through package client", workers: 1, run: runPut, ours: runTypedPut},
+		{name: "typed-put64", what: "put64, as above", workers: 64, run: runPut, ours: runTypedPut},
+		{name: "typed-put512", what: "put512, as above", workers: 512, run: runPut, ours: runTypedPut},
+		{name: "typed-get64", what: "get64, as above", workers: 64, run: runGet(), ours: runTypedGet},
+		{name: "typed-cas64", what: "cas64, as above", workers: 64, run: runCompareAndSwap, ours: runTypedCompareAndSwap},
+		{name: "typed-lease64", what: "lease64, as above", workers: 64, run: runLease, ours: runTypedLease},
+	}},
+	{"recipes", []scenario{
+		{name: "lock1", what: "recipes/lock beside concurrency.Mutex: acquire + release, 1 caller", workers: 1, run: runMutex, ours: runLock},
+		{name: "lock64", what: "acquire + release, 64 names and callers", workers: 64, run: runMutex, ours: runLock},
+		{name: "hotlock16", what: "one lock that 16 clients want: hand-offs", workers: 16, conns: 16, run: runHotMutex, ours: runHotLock},
+		{name: "handover", what: "recipes/election beside concurrency.Election: from resigning to the next one's start", workers: 4, conns: 4, run: runResign, ours: runHandOver},
+		{name: "barrier50", what: "recipes/barrier, a double barrier of 50 members on 5 clients: rounds", workers: 50, conns: 5, ours: runBarrier},
+		{name: "pub16", what: "recipes/pubsub, 16 publishers that wait for each message", workers: 16, conns: 16, ours: runPublish},
+		{name: "pubpacked", what: "recipes/pubsub, 4 background publishers on 4 clients: messages committed", workers: 4, conns: 4, ours: runPublishPacked},
+		{name: "pubfan100", what: "recipes/pubsub to 100 subscribers on 8 clients beside put and watch: events delivered", workers: 100, conns: 8, run: runFanOut, ours: runPublishFanOut},
+	}},
+}
+
+// allScenarios is the table in its order.
+func allScenarios() (all []scenario) {
+	for _, g := range groups {
+		all = append(all, g.scenarios...)
+	}
+	return all
+}
+
+// findScenarios returns one scenario by its name, or those of a group.
+func findScenarios(name string) []scenario {
+	for _, g := range groups {
+		if g.name == name {
+			return g.scenarios
+		}
+		for _, s := range g.scenarios {
+			if s.name == name {
+				return []scenario{s}
+			}
 		}
 	}
-	return scenario{}, false
+	return nil
 }
 
 var payload = strings.Repeat("v", valueBytes)
+
+func writeKey() string          { return fmt.Sprintf("bench/put/%06d", rand.IntN(writeKeys)) }
+func readKey(i int) string      { return fmt.Sprintf("bench/get/%06d", i) }
+func ownKey(worker int) string  { return fmt.Sprintf("bench/cas/%03d", worker) }
+func ownLock(worker int) string { return fmt.Sprintf("bench/mutex/%03d", worker) }
+
+// hotLock is the name that everybody wants.
+const hotLock = "bench/hot"
 
 func runIdle(ctx context.Context, e *env) (*Run, error) {
 	return e.measure(ctx, func(context.Context, *window) {}, func() *histogram { return &histogram{} })
@@ -59,26 +124,24 @@ func runIdle(ctx context.Context, e *env) (*Run, error) {
 
 func runPut(ctx context.Context, e *env) (*Run, error) {
 	return e.closedLoop(ctx, func(ctx context.Context, worker int) error {
-		key := fmt.Sprintf("bench/put/%03d/%03d", worker, rand.IntN(writeKeys))
-		_, err := e.conn(worker).Put(ctx, key, payload)
+		_, err := e.conn(worker).Put(ctx, writeKey(), payload)
 		return err
 	})
 }
 
-func runGet(opts ...clientv3.OpOption) func(context.Context, *env) (*Run, error) {
-	key := func(i int) string { return fmt.Sprintf("bench/get/%06d", i) }
+func runGet(opts ...clientv3.OpOption) runner {
 	return func(ctx context.Context, e *env) (*Run, error) {
 		for first := 0; first < readKeys; first += preloadBatch {
 			var ops []clientv3.Op
 			for i := range preloadBatch {
-				ops = append(ops, clientv3.OpPut(key(first+i), payload))
+				ops = append(ops, clientv3.OpPut(readKey(first+i), payload))
 			}
 			if _, err := e.conn(0).Txn(ctx).Then(ops...).Commit(); err != nil {
 				return nil, fmt.Errorf("preload: %w", err)
 			}
 		}
 		return e.closedLoop(ctx, func(ctx context.Context, worker int) error {
-			got, err := e.conn(worker).Get(ctx, key(rand.IntN(readKeys)), opts...)
+			got, err := e.conn(worker).Get(ctx, readKey(rand.IntN(readKeys)), opts...)
 			if err == nil && len(got.Kvs) != 1 {
 				return errors.New("a preloaded key is absent")
 			}
@@ -90,7 +153,7 @@ func runGet(opts ...clientv3.OpOption) func(context.Context, *env) (*Run, error)
 func runCompareAndSwap(ctx context.Context, e *env) (*Run, error) {
 	revs := make([]int64, e.workers) // each element is owned by its worker
 	return e.closedLoop(ctx, func(ctx context.Context, worker int) error {
-		key := fmt.Sprintf("bench/cas/%03d", worker)
+		key := ownKey(worker)
 		resp, err := e.conn(worker).Txn(ctx).
 			If(clientv3.Compare(clientv3.ModRevision(key), "=", revs[worker])).
 			Then(clientv3.OpPut(key, payload)).
@@ -152,7 +215,7 @@ func runMutex(ctx context.Context, e *env) (*Run, error) {
 	}
 	defer closeAll()
 	return e.closedLoop(ctx, func(ctx context.Context, worker int) error {
-		m := concurrency.NewMutex(sessions[worker%len(sessions)], fmt.Sprintf("bench/mutex/%03d", worker))
+		m := concurrency.NewMutex(sessions[worker%len(sessions)], ownLock(worker))
 		if err := m.Lock(ctx); err != nil {
 			return err
 		}
@@ -167,7 +230,7 @@ func runHotMutex(ctx context.Context, e *env) (*Run, error) {
 	}
 	defer closeAll()
 	return e.closedLoop(ctx, func(ctx context.Context, worker int) error {
-		m := concurrency.NewMutex(sessions[worker], "bench/hot")
+		m := concurrency.NewMutex(sessions[worker], hotLock)
 		if err := m.Lock(ctx); err != nil {
 			return err
 		}

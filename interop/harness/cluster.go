@@ -35,6 +35,9 @@ type Config struct {
 	Flags   []string // further flags, the same for every member
 	Env     []string // further environment, "KEY=value"
 	Dir     string   // parent of the data directories; a fresh temporary one when empty
+	// Founding are the flags by which the members find each other. When empty,
+	// each is told who they are.
+	Founding []string
 }
 
 // Cluster is a set of running members of one kind.
@@ -108,10 +111,12 @@ func prepare(ctx context.Context, cfg Config) (*Cluster, error) {
 			"--advertise-client-urls="+m.ClientURL,
 			"--listen-peer-urls="+m.PeerURL,
 			"--initial-advertise-peer-urls="+m.PeerURL,
-			"--initial-cluster="+strings.Join(initial, ","),
-			"--initial-cluster-token=interop",
 			"--initial-cluster-state=new",
 		)
+		if len(cfg.Founding) == 0 {
+			m.args = append(m.args, "--initial-cluster="+strings.Join(initial, ","), "--initial-cluster-token=interop")
+		}
+		m.args = append(m.args, cfg.Founding...)
 		m.args = append(m.args, cfg.Flags...)
 	}
 	return c, nil

@@ -21,6 +21,10 @@
 //
 // and no row updated means that the token is stale.
 //
+// A token travels in a context: [NewContext] puts it there, and the handles of a
+// lock do so by themselves; [FromContext] and [Tokens] take it out. Over gRPC it
+// travels with package [github.com/latchkey-go/latchkey/recipes/fence/fencegrpc].
+//
 // # Guarantees
 //
 // Tokens of one lock strictly increase in the order in which it was held. After

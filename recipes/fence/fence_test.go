@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"testing"
 
@@ -92,6 +93,14 @@ func TestContextCarriesTokens(t *testing.T) {
 	require.False(t, ok)
 	_, ok = fence.FromContext(fence.NewContext(ctx, "jobs", 0), "jobs")
 	require.False(t, ok, "zero is no token")
+
+	ctx = fence.NewContext(fence.NewContext(ctx, "jobs", 8), "gone", 3)
+	require.Equal(t, map[string]fence.Token{"jobs": 8, "mail": 9},
+		maps.Collect(fence.Tokens(fence.NewContext(ctx, "gone", 0))))
+	require.Empty(t, maps.Collect(fence.Tokens(t.Context())))
+	for range fence.Tokens(ctx) {
+		break
+	}
 }
 
 // A holder that was suspended comes back after its lock has passed on. Its

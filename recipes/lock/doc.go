@@ -11,11 +11,15 @@
 // [Lock.Acquire] waits for the lock, [Lock.TryAcquire] does not, and both return a
 // [Held]: one acquisition, with its token, a context that lives as long as it,
 // and a transaction that commits only while it lasts. [Lock.Do] wraps the three
-// steps. [Inspect] shows an operator who holds a lock and who waits.
+// steps. [AcquireAll] does the same with several locks at once.
 //
-// The lock is not re-entrant: who holds it and acquires it again, in the same
-// process or another, waits for himself. It belongs to a session, by default the
-// client's own, which all locks and recipes of a program share.
+// The lock belongs to a session, by default the client's own, which all locks and
+// recipes of a program share. It is not re-entrant: who holds it and acquires it
+// again, in the same process or another, waits for himself, unless the lock was
+// made with [WithReentrant] and the context carries it.
+//
+// For operators: [Inspect], [Watch] and [List] show who holds locks and who
+// waits, [RequestRelease] asks a holder to give a lock up, [Break] takes it away.
 //
 // # Guarantees
 //
@@ -28,6 +32,11 @@
 // reached the cluster. Goroutines that share a session are served in the order
 // of their calls, one at a time, and the session has one place in the queue of
 // all.
+//
+// Together: AcquireAll takes the locks at the revision at which no older key is left
+// in any of the queues. All keys come into being at one revision, so of any two
+// callers one is first in every queue that they share: they can not wait for each
+// other.
 //
 // Ended: at the deletion of the key, by Release, by an operator, or with the lease
 // of the session.
@@ -49,8 +58,10 @@
 // A holder or waiter is one key, "<name>/<lease in hexadecimal>", attached to the
 // lease; the one with the smallest create revision holds the lock. These are the
 // keys of etcd's concurrency.Mutex, of "etcdctl lock" and of the v3lock service:
-// they exclude our locks, and ours theirs. The value is JSON with the owner, for
-// people to read; clients of etcd leave it empty and ignore ours.
+// they exclude our locks, and ours theirs. The value is JSON with the owner, the
+// info, and what operators have to say to the holder; clients of etcd leave it
+// empty and ignore ours. A lock with [WithDelay] has a second key while it is held,
+// "<name>.delay", with a lease of its own.
 //
 // Only keys without a further "/" after "<name>/" take part, so locks on "a" and
 // "a/b" are independent. (etcd's clients count the keys below "a/b" as well and
@@ -63,7 +74,7 @@
 // # Failure handling
 //
 // The process dies: the key ends with its lease, at most one TTL after the last
-// renewal, and the next in the queue has the lock.
+// renewal, and the next in the queue has the lock; with WithDelay, after the delay.
 //
 // The session ends, or somebody deletes the key: holders see their context end
 // with a [*LostError] as its cause, at once for a deleted key, and waiters return
@@ -83,5 +94,63 @@
 //
 // The cluster can not be reached: waiting goes on until the context or the session
 // ends. The holder's lock is valid until the session's trust ends, see
-// [Held.Remaining].
+// [Held.Remaining]; [Held.States] tells when half a TTL has passed without a
+// renewal.
+//
+// # Costs
+//
+// A lock that nobody else wants costs one transaction, and one to give it back,
+// whether it is one lock or forty together. A waiter costs one transaction, and
+// one read when its predecessor has gone; in between it sends nothing but the
+// session's renewals. A key that exists for more than 10 ms is watched. Valid and
+// Remaining are local and allocate nothing.
+//
+// # Read-write locks
+//
+// [NewRW] gives a lock that any number have together to read ([RWLock.RLock]), or
+// one alone to write ([RWLock.Lock]). All wait in one queue, in the order in which
+// their keys were created: a reader waits for the writers before it, whether they
+// have the lock or wait for it, and a writer for all before him. So nobody starves,
+// and readers that follow each other get in together. In between is
+// [RWLock.ULock]: it reads beside others, excludes its like, and can become a
+// writer without letting go ([UpgradeableHeld.Upgrade]), as it waits for those only
+// that read at that moment. A writer can become a reader
+// ([WriteHeld.Downgrade]); no other writer comes in between, as the key and its
+// place in the queue stay.
+//
+// Two that both read and both want to write would wait for each other; therefore
+// readers can not be upgraded. Who acquires a read-write lock with a context that
+// comes from a live handle of the same lock would wait for himself, if he had to
+// wait at all, and gets [ErrWouldDeadlock].
+//
+// The tokens of writers grow from one to the next, also of those that were
+// upgraded. Give them along with writes only: the token of a reader says nothing
+// about who is stale, as readers overlap.
+//
+// The keys are "<name>/read/<lease>.<n>", and "<name>/write/<lease>.<n>" for all but
+// readers; n tells those of one session apart. The value is JSON with the owner
+// and the mode, which may differ from what the key says after a downgrade. The
+// keys of etcd's experimental recipe.RWMutex stand at the same places and take
+// part; as it orders by the last change, it must not share a name with programs
+// that downgrade or upgrade.
+//
+// # Semaphores
+//
+// [NewSemaphore] gives out permits, several at once if so wanted, all or none
+// ([Semaphore.Acquire]). No more are out than the limit, which is in the store, so
+// that programs that come with different limits hear of it ([ErrLimitConflict])
+// and an operator can change it while they run ([Semaphore.SetLimit]). A lower
+// limit takes nothing away from those who have permits. The queue is strictly first
+// come, first served; with [WithBarging], one does not wait in line and takes what
+// is free.
+//
+// Permits were granted at the first revision at which they, those of all that came
+// before, and those that were granted under an earlier limit and are still out, fit
+// into the limit.
+//
+// The keys are "<name>/<lease>.<n>", one for each acquisition. The value is JSON with
+// the owner, the permits and, while it is so, that it waits: the first in the queue
+// watches those that have permits, and each other waiter the one before it. The
+// limit is in "<name>.limit". It is deleted when the last one releases, unless
+// somebody has set it; after a crash it stays until the next release.
 package lock

@@ -2,74 +2,29 @@ package lock
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"os"
 	"time"
 
 	"github.com/latchkey-go/latchkey/client"
-	"github.com/latchkey-go/latchkey/recipes/fence"
 )
 
-const (
-	// ownerBytesMax bounds what WithOwner puts into each key; the rest is cut off.
-	ownerBytesMax = 256
-	// releaseTimeout bounds how long Do waits for its release to be confirmed.
-	// The release itself goes on.
-	releaseTimeout = 5 * time.Second
-)
+// releaseTimeout bounds how long Do waits for its release to be confirmed. The
+// release itself goes on.
+const releaseTimeout = 5 * time.Second
 
 // Lock is a lock on a name. It holds no state of its own: any number of Lock
 // objects of one name, in any number of processes, are the same lock. It is
 // safe for concurrent use.
-type Lock struct {
-	client  *client.Client
-	name    string
-	value   []byte
-	session *client.Session // nil for the client's own
-	err     error           // what is wrong with the name; each call returns it
-}
-
-// Option is an option of New.
-type Option func(*options)
-
-type options struct {
-	session *client.Session
-	owner   string
-}
-
-// WithSession binds the lock to a session instead of the client's own one. The
-// session must belong to the same cluster.
-func WithSession(s *client.Session) Option { return func(o *options) { o.session = s } }
-
-// WithOwner sets what others see as the owner of the lock, up to 256 bytes.
-// Default: the host's name and the process id.
-func WithOwner(owner string) Option { return func(o *options) { o.owner = owner } }
+type Lock struct{ bid *bid }
 
 // New returns the lock with the name. It does nothing yet; a name that can not
 // be used makes every call return [ErrName].
 func New(c *client.Client, name string, opts ...Option) *Lock {
-	var o options
-	for _, opt := range opts {
-		opt(&o)
-	}
-	if o.owner == "" {
-		host, _ := os.Hostname() // only for people to read
-		o.owner = fmt.Sprintf("%s/%d", host, os.Getpid())
-	}
-	l := &Lock{client: c, name: name, session: o.session}
-	l.value, l.err = json.Marshal(record{Owner: o.owner[:min(len(o.owner), ownerBytesMax)]})
-	if !validName(name) {
-		l.err = ErrName
-	}
-	return l
+	return &Lock{bid: newBid(c, []string{name}, opts)}
 }
 
 // Name returns the lock's name.
-func (l *Lock) Name() string { return l.name }
-
-func (l *Lock) prefix() string { return l.name + "/" }
+func (l *Lock) Name() string { return l.bid.names[0] }
 
 // Acquire waits until the lock is ours. Who comes first is served first, over
 // all processes by the order in which their keys were created, and within this
@@ -84,15 +39,11 @@ func (l *Lock) prefix() string { return l.name + "/" }
 // that the session ended or that the key was deleted; [ErrConflict]; [ErrName];
 // and those of the client that waiting does not cure.
 func (l *Lock) Acquire(ctx context.Context) (*Held, error) {
-	s, err := l.open(ctx)
+	h, err := l.bid.acquire(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("acquire lock %q: %w", l.name, err)
+		return nil, err
 	}
-	t, err := slots.take(ctx, l.slot(s), false)
-	if err != nil {
-		return nil, l.turnError(s, err)
-	}
-	return l.claim(ctx, s, t, (*claim).queue)
+	return &Held{h.handle()}, nil
 }
 
 // TryAcquire takes the lock if it is free at this moment, and returns [ErrHeld]
@@ -101,18 +52,11 @@ func (l *Lock) Acquire(ctx context.Context) (*Held, error) {
 //
 // Everything else is as with [Lock.Acquire].
 func (l *Lock) TryAcquire(ctx context.Context) (*Held, error) {
-	s, err := l.open(ctx)
+	h, err := l.bid.try(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("try to acquire lock %q: %w", l.name, err)
+		return nil, err
 	}
-	t, err := slots.try(ctx, l.slot(s))
-	if err != nil {
-		return nil, l.turnError(s, err)
-	}
-	if t == nil {
-		return nil, l.heldHere(ctx)
-	}
-	return l.claim(ctx, s, t, (*claim).seize)
+	return &Held{h.handle()}, nil
 }
 
 // Do acquires the lock, calls fn and releases the lock when fn has returned.
@@ -121,13 +65,19 @@ func (l *Lock) TryAcquire(ctx context.Context) (*Held, error) {
 //
 // Do returns the error of fn, joined with that of a loss or a failed release.
 // It waits at most five seconds for the release to be confirmed.
-func (l *Lock) Do(ctx context.Context, fn func(ctx context.Context, h *Held) error) (err error) {
+func (l *Lock) Do(ctx context.Context, fn func(ctx context.Context, h *Held) error) error {
 	h, err := l.Acquire(ctx)
 	if err != nil {
 		return err
 	}
-	work, cancel := context.WithCancelCause(fence.NewContext(ctx, l.name, h.Token()))
-	stop := context.AfterFunc(h.Context(), func() { cancel(context.Cause(h.Context())) })
+	return h.do(ctx, func(ctx context.Context) error { return fn(ctx, h) })
+}
+
+// do calls fn with a context that stems from ctx and ends with the handle, and
+// releases the handle when fn has returned.
+func (h *handle) do(ctx context.Context, fn func(ctx context.Context) error) (err error) {
+	work, cancel := context.WithCancelCause(h.hold.values(ctx))
+	stop := context.AfterFunc(h.ctx, func() { cancel(context.Cause(h.ctx)) })
 	defer func() {
 		stop()
 		cancel(context.Canceled)
@@ -137,66 +87,5 @@ func (l *Lock) Do(ctx context.Context, fn func(ctx context.Context, h *Held) err
 			err = errors.Join(err, released)
 		}
 	}()
-	return fn(work, h)
-}
-
-// open returns the session to use, which is live.
-func (l *Lock) open(ctx context.Context) (*client.Session, error) {
-	if l.err != nil {
-		return nil, l.err
-	}
-	s := l.session
-	if s == nil {
-		var err error
-		if s, err = l.client.Session(ctx); err != nil {
-			return nil, err
-		}
-	}
-	if err := s.Err(); err != nil {
-		return nil, &LostError{Name: l.name, Reason: err, At: time.Now()}
-	}
-	return s, nil
-}
-
-func (l *Lock) slot(s *client.Session) slotID {
-	return slotID{session: s, name: l.client.Prefix() + l.name}
-}
-
-// turnError makes the error for a turn that did not come.
-func (l *Lock) turnError(s *client.Session, err error) error {
-	if s.Err() != nil {
-		err = &LostError{Name: l.name, Reason: s.Err(), At: time.Now()}
-	}
-	return fmt.Errorf("acquire lock %q: %w", l.name, err)
-}
-
-// claim runs enter, which puts a key in the store and waits for its time, on a
-// goroutine of its own. So a caller who gives up need not wait for an answer
-// that is under way, and yet nothing that was asked for is forgotten.
-func (l *Lock) claim(ctx context.Context, s *client.Session, t *turn, enter func(*claim, context.Context) error) (*Held, error) {
-	c := newClaim(ctx, l, s, t)
-	result := make(chan error) // unbuffered: either the caller takes it, or the goroutine sees that he left
-	go c.run(ctx, enter, result)
-	select {
-	case err := <-result:
-		if err != nil {
-			return nil, fmt.Errorf("acquire lock %q: %w", l.name, err)
-		}
-		return newHeld(c), nil
-	case <-ctx.Done():
-		return nil, fmt.Errorf("acquire lock %q: %w", l.name, ctxError(ctx))
-	}
-}
-
-// heldHere makes the error for a lock that is taken inside this process.
-func (l *Lock) heldHere(ctx context.Context) error {
-	held := &HeldError{Name: l.name}
-	info, err := Inspect(ctx, l.client, l.name)
-	if err != nil {
-		return fmt.Errorf("try to acquire lock %q: %w", l.name, err)
-	}
-	if len(info.Holders) > 0 {
-		held.Holder = info.Holders[0]
-	}
-	return held
+	return fn(work)
 }

@@ -27,9 +27,8 @@
 // revision, and a reader that starts again begins there ([Position]). A writer that
 // is refused has a fresh seed from the answer and tries once more.
 //
-// The floor of a log whose entries are deleted when they are done may only rise
-// over nothing: [Log.EmptyBelow] is a condition of that transaction. Without it an
-// entry that was written just before is passed by and lost.
+// What stands below the floor of a revision was committed up to that revision: it
+// may be deleted when all that is so old may go.
 //
 // # Failure handling
 //

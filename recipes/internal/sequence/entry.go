@@ -11,9 +11,10 @@ import (
 type Entry struct {
 	Lane  int // its index in Log.Lanes
 	ID    ID
-	Value []byte
+	Note  string // what the writer has put into the key, if anything
+	Value []byte // nil from a reader of keys
 	// Revision is the create revision: entries are in order of it, those of one
-	// transaction in order of their ids.
+	// transaction in order of their ids, and then of their lanes.
 	Revision client.Revision
 }
 
@@ -32,8 +33,8 @@ type Batch struct {
 	// entries it is that entry's revision, with the same From, once all entries of
 	// that revision were handled.
 	Position Position
-	// Live says that the batch comes from a watch: the reader has caught up with
-	// the log as it was when the watch began.
+	// Live says that the batch comes from a watch, and that all that there was when
+	// the reader began was yielded with it.
 	Live bool
 }
 
@@ -41,7 +42,10 @@ func compareEntries(a, b Entry) int {
 	if c := cmp.Compare(a.Revision, b.Revision); c != 0 {
 		return c
 	}
-	return compareIDs(a.ID, b.ID)
+	if c := compareIDs(a.ID, b.ID); c != 0 {
+		return c
+	}
+	return cmp.Compare(a.Lane, b.Lane)
 }
 
 func compareIDs(a, b ID) int {

@@ -30,6 +30,9 @@ const (
 	idLength    = tagEnd + 1 + countDigits
 )
 
+// noteMark stands between an id and a note in a key.
+const noteMark = "."
+
 var errID = errors.New("not the id of an entry")
 
 // String returns the id as it stands in keys.

@@ -1,9 +1,7 @@
 package sequence
 
 import (
-	"context"
 	"errors"
-	"fmt"
 
 	"github.com/latchkey-go/latchkey/client"
 )
@@ -16,63 +14,39 @@ type Log struct {
 	// Lanes are the prefixes of its entries: a key is a lane and an id. Readers
 	// read all lanes as one log.
 	Lanes []string
-	// Floor is the key of the floor. Its value is an id, or a Bound.
+	// Floor is the key of the floor. Its value is an id, or a Bound. Empty for a
+	// log that is only read, such as several in one: then a position's From never
+	// rises, so that a reader that starts again reads all keys above it.
 	Floor string
 	// Under is a prefix that all lanes and the floor have in common, for watches;
 	// there should not be much else below it.
 	Under string
+	// Found, if it is set, is given the keys that a reader's watch sees in no lane,
+	// and returns the lane; that is added to the reader's lanes. An empty one means
+	// that the key is none of the log's entries.
+	Found func(key string) (lane string)
 }
 
 // Create returns the operation that makes the log, with a floor below all ids.
 // The condition that there is none yet is client.Missing(l.Floor).
 func (l Log) Create() client.Op { return client.OpPut(l.Floor, []byte(Bound(0))) }
 
-// Append returns the conditions and the operation that add an entry to a lane:
-// that the floor admits the id, and that the id is new. When they do not hold, the
-// Refusal tells why.
+// Append returns the conditions and the operation that add an entry to a lane: that
+// the floor admits the id, and that the key is new. The note is put into the key,
+// where readers of keys alone see it too. An append that is repeated must be the
+// same.
 //
-// In a transaction with other conditions, these must be an outer one's: a refused
-// id must not look like a condition of the caller's that failed.
-func (l Log) Append(lane string, id ID, value []byte) ([]client.Compare, client.Op) {
-	text := id.String()
-	key := lane + text
-	return []client.Compare{client.Value(l.Floor).Less([]byte(text)), client.Missing(key)}, client.OpPut(key, value)
+// In a transaction with other conditions, these must be an outer one's, or be told
+// apart: a refused id must not look like a condition of the caller's that failed.
+func (l Log) Append(lane string, id ID, note string, value []byte) ([]client.Compare, client.Op) {
+	key := Key(lane, id, note)
+	return []client.Compare{client.Value(l.Floor).Less([]byte(id.String())), client.Missing(key)}, client.OpPut(key, value)
 }
 
-// EmptyBelow holds while a lane has no entry below a bound.
-func (l Log) EmptyBelow(lane, bound string) client.Compare {
-	return client.Missing(lane, client.Range(lane+bound))
-}
-
-// NoneYounger holds while all entries of a lane below a bound were created at a
-// revision or before it; also while there is none.
-func (l Log) NoneYounger(lane, bound string, rev client.Revision) client.Compare {
-	return client.CreateRevision(lane, client.Range(lane+bound)).Less(rev + 1)
-}
-
-// Raise raises the floor to a bound if it is lower, in a transaction with further
-// conditions and operations, and says whether they were executed. A floor that is
-// there or higher already counts as raised if nothing else was to be done.
-//
-// Errors: ErrMissing, and those of the client.
-func (l Log) Raise(ctx context.Context, c *client.Client, bound string, also []client.Compare, ops ...client.Op) (bool, error) {
-	floor, err := c.Get(ctx, l.Floor)
-	if err != nil {
-		return false, err
+// Key returns the key of an entry.
+func Key(lane string, id ID, note string) string {
+	if note == "" {
+		return lane + id.String()
 	}
-	if len(floor.KVs) == 0 {
-		return false, fmt.Errorf("raise floor %q: %w", l.Floor, ErrMissing)
-	}
-	same := client.ModRevision(l.Floor).Equal(floor.KVs[0].ModRevision)
-	if string(floor.KVs[0].Value) < bound {
-		ops = append([]client.Op{client.OpPut(l.Floor, []byte(bound))}, ops...)
-	}
-	if len(ops) == 0 {
-		return true, nil
-	}
-	res, err := c.Txn().If(append([]client.Compare{same}, also...)...).Then(ops...).Commit(ctx)
-	if err != nil {
-		return false, err
-	}
-	return res.Succeeded, nil
+	return lane + id.String() + noteMark + note
 }

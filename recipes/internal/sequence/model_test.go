@@ -26,6 +26,7 @@ type model struct {
 	events    []client.Event             // in order of revisions
 	live      map[string]client.KV       // the current state
 	created   map[string]client.Revision // by id: when it was first created
+	floors    []floor                    // that there were
 	trimmed   int                        // entries
 	refused   int                        // reads of what was compacted
 	problem   string                     // what must never happen
@@ -40,8 +41,8 @@ type mutation struct {
 	noGuard       bool // the floor refuses nothing
 	noMissing     bool // an entry may be put twice
 	futureSeed    bool // a seed is not below the create revision
-	trimYoung     bool // a trim deletes whatever stands below its cut
-	floorStays    bool // a trim does not raise the floor
+	trimYoung     bool // a trim deletes whatever has an older seed
+	floorFalls    bool // the floor does not only rise
 	noBacklog     bool // the reader yields what it reads at once
 	futureHorizon bool // the reader stores the floor as it is, not as it was where the reader is
 }
@@ -96,31 +97,36 @@ func (s *model) raise(bound string) {
 	if string(s.live[s.log.Floor].Value) < bound {
 		s.rev++
 		s.put(s.log.Floor, bound)
+		s.floors = append(s.floors, floor{bound: bound, written: s.rev})
 	}
 }
 
-// trim deletes what stands below a bound, if nothing of it is younger than rev.
-func (s *model) trim(bound string, rev client.Revision) {
+// trim deletes what stands below the floor of a revision, which is as old as that.
+func (s *model) trim(rev client.Revision) {
+	bound := ""
+	for _, f := range s.floors {
+		if f.written <= rev {
+			bound = f.bound
+		}
+	}
+	if s.trimYoung {
+		bound = Bound(rev)
+	}
 	var gone []string
-	for key, kv := range s.live {
-		i := s.log.lane(key)
-		if i < 0 || key >= s.log.Lanes[i]+bound {
-			continue
+	for key := range s.live {
+		if i := s.log.lane(key); i >= 0 && key < s.log.Lanes[i]+bound {
+			gone = append(gone, key)
 		}
-		if kv.CreateRevision > rev && !s.trimYoung {
-			return
-		}
-		gone = append(gone, key)
 	}
 	slices.Sort(gone)
-	s.rev++
 	s.trimmed += len(gone)
+	s.rev++
 	for _, key := range gone {
 		delete(s.live, key)
 		s.events = append(s.events, client.Event{Type: client.EventDelete, KV: client.KV{Key: key, ModRevision: s.rev}})
 	}
-	if !s.floorStays && string(s.live[s.log.Floor].Value) < bound {
-		s.put(s.log.Floor, bound)
+	if s.floorFalls {
+		s.put(s.log.Floor, Bound(0))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"time"
 
 	"github.com/latchkey-go/latchkey/client"
 )
@@ -22,6 +23,9 @@ const (
 	backlogMax = 1 << 20
 	// readsMax bounds the reads in one transaction.
 	readsMax = 64
+	// The pause before a reader tries again whose cluster could not be reached.
+	pauseMin = 10 * time.Millisecond
+	pauseMax = time.Second
 )
 
 // ErrBacklog: more entries were written by writers that had seen nothing new than
@@ -46,15 +50,16 @@ func NewReader(c *client.Client, l Log) *Reader {
 	return newReader(l, store{client: c, log: l})
 }
 
-func newReader(l Log, src source) *Reader {
-	return &Reader{log: l, src: src, history: historyMax, backlogBytes: backlogBytesMax, settled: (*scan).settled}
+// NewKeyReader returns a reader that reads the keys of entries without their
+// values, and each entry that there is once, never the history.
+func NewKeyReader(c *client.Client, l Log) *Reader {
+	r := newReader(l, store{client: c, log: l, keysOnly: true})
+	r.history = -1
+	return r
 }
 
-// End returns the position behind everything that was committed before the call.
-// Errors: ErrMissing, and those of the client.
-func (r *Reader) End(ctx context.Context) (Position, error) {
-	f, err := r.src.floor(ctx)
-	return Position{Revision: f.now, From: f.bound}, err
+func newReader(l Log, src source) *Reader {
+	return &Reader{log: l, src: src, history: historyMax, backlogBytes: backlogBytesMax, settled: (*scan).settled}
 }
 
 // Read yields what follows a position, each entry once and in order, until the
@@ -68,15 +73,49 @@ func (r *Reader) End(ctx context.Context) (Position, error) {
 // Errors: that of ctx; ErrMissing when the log does not exist, or is deleted;
 // ErrBacklog; and those of the client.
 func (r *Reader) Read(ctx context.Context, from Position) iter.Seq2[Batch, error] {
+	return r.read(ctx, from, true)
+}
+
+// Pass is Read for who has to look around before the reader starts again: it then
+// ends with client.ErrCompacted.
+func (r *Reader) Pass(ctx context.Context, from Position) iter.Seq2[Batch, error] {
+	return r.read(ctx, from, false)
+}
+
+func (r *Reader) read(ctx context.Context, from Position, again bool) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
-		run := &reading{Reader: r, ctx: ctx, at: from, yield: yield}
+		run := &reading{Reader: r, ctx: ctx, at: from, yield: yield, lanes: r.log}
 		err := run.start()
-		for errors.Is(err, client.ErrCompacted) && ctx.Err() == nil {
-			err = run.start()
+		for n := 0; ctx.Err() == nil; n++ {
+			at := run.at
+			if !(again && errors.Is(err, client.ErrCompacted)) && !(temporary(err) && pause(ctx, n)) {
+				break
+			}
+			if err = run.start(); run.at != at {
+				n = 0
+			}
 		}
 		if err != nil && !errors.Is(err, errStopped) {
 			yield(Batch{}, fmt.Errorf("read log %q: %w", r.log.Under, err))
 		}
+	}
+}
+
+// temporary says that the same read may succeed later: no member could be asked.
+func temporary(err error) bool {
+	return errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrNoLeader) ||
+		errors.Is(err, client.ErrOverloaded)
+}
+
+// pause waits before try n+1. It returns false when ctx ends first.
+func pause(ctx context.Context, n int) bool {
+	timer := time.NewTimer(min(pauseMax, pauseMin<<min(n, 10)))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -89,9 +128,12 @@ type reading struct {
 	ctx   context.Context
 	at    Position
 	yield func(Batch, error) bool
+	lanes Log // the log, with the lanes that were found
 	// raised is a floor that counts once the reader is at the revision at which it
 	// was written: what commits later stands above it.
 	raised floor
+	// head is the revision at the beginning: what is behind it is new.
+	head client.Revision
 }
 
 // start reads from the position until the loop stops, which is errStopped, or
@@ -101,7 +143,7 @@ func (r *reading) start() error {
 	if err != nil {
 		return err
 	}
-	r.raised = f
+	r.raised, r.head = f, f.now
 	if behind := f.now - r.at.Revision; r.at.Revision > 0 && behind <= r.history {
 		err := r.follow()
 		if !errors.Is(err, client.ErrCompacted) {
@@ -110,6 +152,7 @@ func (r *reading) start() error {
 		if f, err = r.src.floor(r.ctx); err != nil {
 			return err
 		}
+		r.head = f.now
 	}
 	if err := r.catchUp(f); err != nil {
 		return err
@@ -209,7 +252,7 @@ func (r *reading) follow() error {
 		// The floor that was raised counts from its revision on, so it does for
 		// what follows the batch.
 		at := Position{Revision: max(b.Revision, r.at.Revision), From: r.at.From}
-		if err := r.say(Batch{Entries: entries, Position: at, Live: true}); err != nil {
+		if err := r.say(Batch{Entries: entries, Position: at, Live: at.Revision >= r.head}); err != nil {
 			return err
 		}
 		for _, kv := range floors {
@@ -232,11 +275,11 @@ func (r *reading) sort(b client.WatchBatch) (entries []Entry, floors []client.KV
 			floors = append(floors, ev.KV)
 			continue
 		}
-		lane := r.log.lane(ev.KV.Key)
+		lane := r.lanes.lane(ev.KV.Key)
 		if lane < 0 || !ev.Created() {
 			continue
 		}
-		if e, ok := r.log.entry(lane, ev.KV); ok {
+		if e, ok := r.lanes.entry(lane, ev.KV); ok {
 			entries = append(entries, e)
 		}
 	}

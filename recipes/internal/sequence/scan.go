@@ -94,7 +94,7 @@ func (s *scan) read(w window, p page) {
 		return
 	}
 	first, last := p.entries[0].ID, p.entries[len(p.entries)-1].ID
-	s.next[w.lane] = last.String() + "\x00"
+	s.next[w.lane] = last.String() + "~" // behind its note
 	// The rest of the window is far too wide.
 	s.span = max(2*(last.Seed-first.Seed), 1)
 	s.end = min(s.end, last.Seed+s.span)

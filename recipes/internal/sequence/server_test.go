@@ -45,7 +45,7 @@ func TestReaderOnServer(t *testing.T) {
 				seen = max(1, seen/64*64-1)
 			}
 			id := mint.Next(seen, 1)
-			compares, put := l.Append(l.Lanes[lane], id, []byte(id.String()))
+			compares, put := l.Append(l.Lanes[lane], id, "", []byte(id.String()))
 			res, err := c.Txn().If(compares...).Then(put).Commit(ctx)
 			if err != nil || !res.Succeeded {
 				return fmt.Errorf("append %s: %v, %v", id, res, err)
@@ -57,7 +57,9 @@ func TestReaderOnServer(t *testing.T) {
 				if err := c.Compact(ctx, res.Revision); err != nil && !errors.Is(err, client.ErrCompacted) {
 					return err
 				}
-				if _, err := l.Raise(ctx, c, Bound(res.Revision-500), nil); err != nil {
+				bound := []byte(Bound(res.Revision - 500))
+				raise := c.Txn().If(client.Value(l.Floor).Less(bound)).Then(client.OpPut(l.Floor, bound))
+				if _, err := raise.Commit(ctx); err != nil {
 					return err
 				}
 			}

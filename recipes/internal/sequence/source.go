@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 
 	"github.com/latchkey-go/latchkey/client"
@@ -30,11 +31,19 @@ type source interface {
 
 // store is the source that a client reads.
 type store struct {
-	client *client.Client
-	log    Log
+	client   *client.Client
+	log      Log
+	keysOnly bool
 }
 
 func (s store) floor(ctx context.Context) (floor, error) {
+	if s.log.Floor == "" {
+		res, err := s.client.Get(ctx, s.log.Under, client.CountOnly())
+		if err != nil {
+			return floor{}, err
+		}
+		return floor{now: res.Revision}, nil
+	}
 	res, err := s.client.Get(ctx, s.log.Floor)
 	if err != nil {
 		return floor{}, err
@@ -50,7 +59,11 @@ func (s store) pages(ctx context.Context, at client.Revision, windows []window) 
 	gets := make([]client.Op, len(windows))
 	for i, w := range windows {
 		lane := s.log.Lanes[w.lane]
-		gets[i] = client.OpGet(lane+w.first, client.Range(lane+w.end), client.AtRevision(at), client.Limit(w.limit))
+		opts := []client.GetOption{client.Range(lane + w.end), client.AtRevision(at), client.Limit(w.limit)}
+		if s.keysOnly {
+			opts = append(opts, client.KeysOnly())
+		}
+		gets[i] = client.OpGet(lane+w.first, opts...)
 	}
 	results, err := s.read(ctx, gets)
 	if err != nil {
@@ -71,7 +84,7 @@ func (s store) pages(ctx context.Context, at client.Revision, windows []window) 
 func (s store) values(ctx context.Context, at client.Revision, entries []Entry) ([][]byte, error) {
 	gets := make([]client.Op, len(entries))
 	for i, e := range entries {
-		gets[i] = client.OpGet(s.log.Lanes[e.Lane]+e.ID.String(), client.AtRevision(at))
+		gets[i] = client.OpGet(Key(s.log.Lanes[e.Lane], e.ID, e.Note), client.AtRevision(at))
 	}
 	results, err := s.read(ctx, gets)
 	if err != nil {
@@ -108,16 +121,38 @@ func (s store) watch(ctx context.Context, from client.Revision) iter.Seq2[client
 
 // entry makes an entry of a key below a lane; ok is false for a key that is none.
 func (l Log) entry(lane int, kv client.KV) (e Entry, ok bool) {
-	id, err := ParseID(strings.TrimPrefix(kv.Key, l.Lanes[lane]))
-	return Entry{Lane: lane, ID: id, Value: kv.Value, Revision: kv.CreateRevision}, err == nil
+	id, note, ok := splitKey(strings.TrimPrefix(kv.Key, l.Lanes[lane]))
+	return Entry{Lane: lane, ID: id, Note: note, Value: kv.Value, Revision: kv.CreateRevision}, ok
+}
+
+// splitKey reads a key without its lane.
+func splitKey(key string) (id ID, note string, ok bool) {
+	text, note, noted := key, "", false
+	if len(key) > idLength {
+		text, note = key[:idLength], key[idLength:]
+		note, noted = strings.CutPrefix(note, noteMark)
+		if !noted {
+			return ID{}, "", false
+		}
+	}
+	id, err := ParseID(text)
+	return id, note, err == nil
 }
 
 // lane returns the lane of a key; -1 when it stands in none.
-func (l Log) lane(key string) int {
+func (l *Log) lane(key string) int {
 	for i, prefix := range l.Lanes {
-		if len(key) == len(prefix)+idLength && strings.HasPrefix(key, prefix) {
+		if strings.HasPrefix(key, prefix) {
 			return i
 		}
 	}
-	return -1
+	if l.Found == nil {
+		return -1
+	}
+	lane := l.Found(key)
+	if lane == "" {
+		return -1
+	}
+	l.Lanes = append(slices.Clip(l.Lanes), lane)
+	return len(l.Lanes) - 1
 }

@@ -23,10 +23,14 @@ type witness struct {
 }
 
 func (w *witness) hold(held *lock.Held, work func() error) error {
+	return w.holdToken(held.Token(), work)
+}
+
+func (w *witness) holdToken(token fence.Token, work func() error) error {
 	w.mu.Lock()
 	w.inside++
 	alone := w.inside == 1
-	w.tokens = append(w.tokens, held.Token())
+	w.tokens = append(w.tokens, token)
 	w.mu.Unlock()
 	err := work()
 	w.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/client/clienttest"
 	"github.com/latchkey-go/latchkey/recipes/fence"
 	"github.com/latchkey-go/latchkey/recipes/lock"
 )
@@ -315,24 +316,24 @@ func (h *harness) everyKindOfCall(c *client.Client) {
 // is lost as long as the sessions live, and the order is kept.
 func testNetworkCut(t *testing.T, h *harness) {
 	const waiters = 4
-	l := newLink()
+	l := clienttest.NewLink()
 	var w witness
-	holder := h.acquire(lock.New(h.client(client.Config{Dialer: l.dial}), "job"))
+	holder := h.acquire(lock.New(h.client(client.Config{Dialer: l.Dial}), "job"))
 	var attempts []*attempt
 	for i := range waiters {
-		attempts = append(attempts, h.start(h.ctx, lock.New(h.client(client.Config{Dialer: l.dial}), "job")))
+		attempts = append(attempts, h.start(h.ctx, lock.New(h.client(client.Config{Dialer: l.Dial}), "job")))
 		h.awaitKeys("job/", i+2)
 	}
 	cuts := 0
 	for _, a := range attempts {
-		cuts += l.cut()
+		cuts += l.Cut()
 		require.True(t, holder.Valid())
 		a.stillWaits()
 		require.NoError(t, w.hold(holder, func() error { return nil }))
 		h.release(holder)
 		holder = a.success()
 	}
-	cuts += l.cut()
+	cuts += l.Cut()
 	require.NoError(t, w.hold(holder, func() error { return nil }))
 	h.release(holder)
 	w.check(t, waiters+1)

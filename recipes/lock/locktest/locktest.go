@@ -5,6 +5,7 @@ package locktest
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,52 +23,11 @@ const caseTimeout = 30 * time.Second
 // its own, named after it, and leaves other keys alone; history is compacted on
 // the way.
 func Run(t *testing.T, endpoints []string) {
-	for _, c := range []struct {
-		name string
-		run  func(t *testing.T, h *harness)
-	}{
-		{"Exclusion/Clients", testExclusionOfClients},
-		{"Exclusion/Goroutines", testExclusionOfGoroutines},
-		{"Exclusion/Queue", testQueueOrder},
-		{"Try/FreeAndHeld", testTry},
-		{"Try/Contended", testTryContended},
-		{"Do/Results", testDo},
-		{"Do/Loss", testDoLoss},
-		{"Do/Panic", testDoPanic},
-		{"Held/Handle", testHandle},
-		{"Held/OutlivesAcquire", testOutlivesAcquire},
-		{"Held/GuardedTransactions", testGuarded},
-		{"Held/StaleHolder", testStaleHolder},
-		{"Held/ReleaseTwice", testReleaseTwice},
-		{"Loss/KeyDeleted", testKeyDeleted},
-		{"Loss/SessionClosed", testSessionClosed},
-		{"Loss/LeaseRevoked", testLeaseRevoked},
-		{"Loss/WaiterSession", testWaiterSession},
-		{"Loss/WaiterKeyDeleted", testWaiterKeyDeleted},
-		{"Loss/PredecessorLeaves", testPredecessorLeaves},
-		{"Cancel/Waiting", testCancelWaiting},
-		{"Cancel/InFlight", testCancelInFlight},
-		{"Cancel/Anywhere", testCancelAnywhere},
-		{"Answers/CreateDropped", testCreateDropped},
-		{"Answers/CreateAbandoned", testCreateAbandoned},
-		{"Answers/CreateLate", testCreateLate},
-		{"Answers/ReleaseDropped", testReleaseDropped},
-		{"Answers/ReleaseLate", testReleaseLate},
-		{"Answers/EveryOneDropped", testEveryAnswerDropped},
-		{"Network/Cut", testNetworkCut},
-		{"History/Compacted", testCompacted},
-		{"History/CompactedUnseen", testCompactedUnseen},
-		{"History/BothGoneUnseen", testBothGoneUnseen},
-		{"Names/Nested", testNested},
-		{"Names/ManyNested", testManyNested},
-		{"Names/NestedCompacted", testNestedCompacted},
-		{"Names/NestedRace", testNestedRace},
-		{"Names/Invalid", testInvalidNames},
-		{"Names/Conflicts", testConflicts},
-		{"Inspect", testInspect},
-		{"ForeignKey", testForeignKey},
-	} {
+	for _, c := range slices.Concat(cases, featureCases, rwCases, semaphoreCases) {
 		t.Run(c.name, func(t *testing.T) {
+			if c.repeats != "" {
+				t.Log("repeats ", c.repeats)
+			}
 			c.run(t, newHarness(t, endpoints))
 		})
 	}

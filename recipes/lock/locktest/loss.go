@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/client/clienttest"
 	"github.com/latchkey-go/latchkey/recipes/lock"
 )
 
@@ -160,7 +161,7 @@ func testCompacted(t *testing.T, h *harness) {
 // What a holder and a waiter wait for happens while they can not see it, and is
 // compacted before they can: they look again, and find it.
 func testCompactedUnseen(t *testing.T, h *harness) {
-	l := newLink()
+	l := clienttest.NewLink()
 	created := make(chan struct{}, 1)
 	w := wire{after: func(c *call, err error) {
 		if c.isCreate() && err == nil {
@@ -168,7 +169,7 @@ func testCompactedUnseen(t *testing.T, h *harness) {
 		}
 	}}
 	cfg := w.config()
-	cfg.Dialer = l.dial
+	cfg.Dialer = l.Dial
 	c := h.client(cfg)
 	// queue waits for the answer as well: without it, the create would be
 	// repeated, and the key that is there then would be another one.
@@ -180,7 +181,7 @@ func testCompactedUnseen(t *testing.T, h *harness) {
 	}
 	unseen := func(deleted string) {
 		t.Helper()
-		restore := l.down()
+		restore := l.Down()
 		_, err := h.c.Delete(h.ctx, deleted)
 		require.NoError(t, err)
 		res, err := h.c.Put(h.ctx, "other", nil)
@@ -212,7 +213,7 @@ func testCompactedUnseen(t *testing.T, h *harness) {
 // The key of a waiter and the one before it are gone at the same time, and the
 // waiter learns of the latter first: it must not think that its turn has come.
 func testBothGoneUnseen(t *testing.T, h *harness) {
-	l := newLink()
+	l := clienttest.NewLink()
 	created := make(chan struct{}, 1)
 	returned := make(chan struct{})
 	w := wire{after: func(c *call, err error) {
@@ -224,14 +225,14 @@ func testBothGoneUnseen(t *testing.T, h *harness) {
 		}
 	}}
 	cfg := w.config()
-	cfg.Dialer = l.dial
+	cfg.Dialer = l.Dial
 	c := h.client(cfg)
 	_, err := c.Session(h.ctx)
 	require.NoError(t, err)
 	holder := h.acquire(lock.New(h.c, "job"))
 	waiter := h.start(h.ctx, lock.New(c, "job"))
 	<-created
-	restore := l.down()
+	restore := l.Down()
 	_, err = h.c.Delete(h.ctx, "job/", client.Prefix())
 	require.NoError(t, err)
 	res, err := h.c.Put(h.ctx, "other", nil)

@@ -3,8 +3,6 @@ package locktest
 import (
 	"context"
 	"net"
-	"net/url"
-	"strings"
 	"sync"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -127,67 +125,4 @@ func (w *wire) set(before func(context.Context, *call) fate) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.before = before
-}
-
-// link is a network whose connections can be cut, and kept from coming back.
-type link struct {
-	mu    sync.Mutex
-	conns map[net.Conn]struct{} // protected by mu
-	up    chan struct{}         // protected by mu; closed while connections can be made
-}
-
-func newLink() *link {
-	l := &link{conns: make(map[net.Conn]struct{}), up: make(chan struct{})}
-	close(l.up)
-	return l
-}
-
-// dial is a client.Config.Dialer.
-func (l *link) dial(ctx context.Context, endpoint string) (net.Conn, error) {
-	l.mu.Lock()
-	up := l.up
-	l.mu.Unlock()
-	select {
-	case <-up:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	address := endpoint
-	if u, err := url.Parse(endpoint); err == nil && strings.Contains(endpoint, "://") {
-		address = u.Host
-	}
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
-	if err != nil {
-		return nil, err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.conns[conn] = struct{}{}
-	return conn, nil
-}
-
-// cut closes all connections and returns how many there were.
-func (l *link) cut() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.cutLocked()
-}
-
-func (l *link) cutLocked() int {
-	n := len(l.conns)
-	for conn := range l.conns {
-		_ = conn.Close()
-	}
-	clear(l.conns)
-	return n
-}
-
-// down cuts all connections, and lets new ones wait for restore.
-func (l *link) down() (restore func()) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	up := make(chan struct{})
-	l.up = up
-	l.cutLocked()
-	return func() { close(up) }
 }

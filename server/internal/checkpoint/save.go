@@ -35,6 +35,7 @@ func (s *Store) Save(ch state.Changes, conf *raftpb.ConfState) error {
 		return err
 	}
 	old := p
+	var size int64
 	err = guard(func() error {
 		return db.Update(func(tx *bolt.Tx) error {
 			p = old
@@ -46,6 +47,7 @@ func (s *Store) Save(ch state.Changes, conf *raftpb.ConfState) error {
 				w.conf(conf)
 			}
 			w.finish()
+			size = tx.Size()
 			return w.err
 		})
 	})
@@ -53,6 +55,7 @@ func (s *Store) Save(ch state.Changes, conf *raftpb.ConfState) error {
 		s.failed = fmt.Errorf("save checkpoint %s at index %d: %w", s.path, ch.Index, err)
 		return s.failed
 	}
+	unmap(db, size)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.pos = p

@@ -81,7 +81,7 @@ type writer struct {
 	roomy      chan struct{} // a token when what waits has become less
 	writing    bool          // a goroutine writes; what is added to out is its job too
 	listed     bool          // in a Batch that will flush
-	sent       bool          // an answer was written since the last ping
+	acks       acks
 	spoken     spoken
 	ending
 }
@@ -152,6 +152,9 @@ func (c *conn) close() {
 	c.mu.Lock()
 	streams := c.streams
 	c.streams, c.closed = nil, true
+	if c.acks.timer != nil {
+		c.acks.timer.Stop()
+	}
 	c.out, c.waiting = nil, nil
 	for _, st := range streams {
 		st.gone.Store(true)

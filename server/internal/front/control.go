@@ -145,15 +145,15 @@ func (c *conn) ping(h frameHeader, b []byte) error {
 		c.goodbye(b)
 		return nil
 	}
-	c.mu.Lock()
-	c.out = appendPing(c.out, flagAck, b)
-	sent := c.sent
-	c.sent = false
-	c.mu.Unlock()
 	now := time.Now()
+	c.mu.Lock()
+	c.acknowledge(b, now)
+	answered := c.acks.answered
+	c.acks.answered = false
+	c.mu.Unlock()
 	p := &c.pings
 	switch {
-	case sent: // a client may measure each answer
+	case answered: // a client may measure each answer
 		p.strikes = 0
 	case now.Sub(p.last) < c.s.cfg.MinPingInterval:
 		p.strikes++
@@ -163,6 +163,58 @@ func (c *conn) ping(h frameHeader, b []byte) error {
 		return &connError{codeCalm, "too_many_pings"}
 	}
 	return nil
+}
+
+// ackInterval is the least time between two acknowledgements of pings on a connection. grpc-go's client, like others,
+// pings with every answer that it gets while no ping of it is under way, to estimate the bandwidth: acknowledged at
+// once, each small call costs two further packets and wakes both sides once more. What they estimate (bytes between a
+// ping and its acknowledgement) is not less for some milliseconds that are added now and then. RFC 9113, 6.7, wants
+// acknowledgements soon, and before other frames; who tells dead peers by them waits for seconds.
+const ackInterval = 10 * time.Millisecond
+
+// acks is what is owed for pings.
+type acks struct {
+	answered bool      // an answer was written since the last ping
+	last     time.Time // when acknowledgements were written
+	owed     []byte    // those that wait
+	timer    *time.Timer
+}
+
+// acksOwedMax bounds acks.owed, bytes. Who pings on without waiting for an answer is answered at once.
+const acksOwedMax = 1 << 10
+
+// acknowledge answers a ping, now or at the end of the interval. mu is held.
+func (c *conn) acknowledge(b []byte, now time.Time) {
+	a := &c.acks
+	if wait := ackInterval - now.Sub(a.last); wait > 0 && len(a.owed) < acksOwedMax && !c.leaving {
+		if len(a.owed) == 0 {
+			if a.timer == nil {
+				a.timer = time.AfterFunc(wait, c.settleAcks)
+			} else {
+				a.timer.Reset(wait)
+			}
+		}
+		a.owed = appendPing(a.owed, flagAck, b)
+		return
+	}
+	a.last = now
+	c.out = append(c.out, a.owed...) // in order
+	c.out = appendPing(c.out, flagAck, b)
+	a.owed = a.owed[:0]
+}
+
+// settleAcks is called when acknowledgements are due.
+func (c *conn) settleAcks() {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return
+	}
+	c.acks.last = time.Now()
+	c.out = append(c.out, c.acks.owed...)
+	c.acks.owed = c.acks.owed[:0]
+	c.mu.Unlock()
+	c.flush()
 }
 
 // goodbye follows the client's answer to leave's ping.

@@ -4,6 +4,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/latchkey-go/latchkey/server/internal/socket"
 )
 
 const (
@@ -134,7 +136,7 @@ type attempt struct {
 // try is called with the socket's descriptor. It never asks to be called again.
 func (a *attempt) try(fd uintptr) bool {
 	for a.n < len(a.b) {
-		k, err := syscall.Write(int(fd), a.b[a.n:])
+		k, err := socket.Write(int(fd), a.b[a.n:])
 		switch {
 		case err == syscall.EINTR:
 			continue

@@ -10,6 +10,8 @@ import (
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
+
+	"github.com/latchkey-go/latchkey/server/internal/socket"
 )
 
 // beneath is the socket below TLS, which makes the reads and writes of TLS ones that are only tried. It is what the
@@ -65,8 +67,7 @@ func (c *conn) dig() {
 // readNow reads what is there. It answers EAGAIN when that is nothing.
 func (c *conn) readNow(fd uintptr, p []byte) (int, error) {
 	if c.below == nil {
-		n, err := syscall.Read(int(fd), p)
-		return max(n, 0), err
+		return socket.Read(int(fd), p)
 	}
 	c.below.TryRead(fd)
 	n, err := c.net.Read(p)

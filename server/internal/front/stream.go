@@ -159,7 +159,7 @@ func (st *stream) fits(size int) bool {
 func (st *stream) account(size int) {
 	st.out.window -= int64(size)
 	st.c.sendWindow -= int64(size)
-	st.c.sent = true
+	st.c.acks.answered = true
 }
 
 // end closes the call with a status, behind what is still to be sent.

@@ -6,6 +6,8 @@ import (
 	"net"
 	"sync"
 	"syscall"
+
+	"github.com/latchkey-go/latchkey/server/internal/socket"
 )
 
 // ErrWait is what a tried read says when there is nothing to read. It is temporary: TLS goes on after it.
@@ -88,7 +90,7 @@ func (s *Socket) Read(p []byte) (int, error) {
 		return s.Conn.Read(p)
 	}
 	for {
-		n, err := syscall.Read(s.fd, p)
+		n, err := socket.Read(s.fd, p)
 		switch {
 		case err == syscall.EINTR:
 			continue
@@ -194,7 +196,7 @@ func (s *Socket) try(p []byte) int {
 // attempt is called with the descriptor, and never asks to be called again.
 func (s *Socket) attempt(fd uintptr) bool {
 	for s.taken < len(s.out) {
-		n, err := syscall.Write(int(fd), s.out[s.taken:])
+		n, err := socket.Write(int(fd), s.out[s.taken:])
 		switch {
 		case err == syscall.EINTR:
 			continue

@@ -1,10 +1,13 @@
 package peer
 
 import (
+	"io"
 	"net"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/latchkey-go/latchkey/server/internal/socket"
 )
 
 // foreignWriteTimeout bounds a write to a connection of a listener that is not TCP, where a write can not be only tried.
@@ -12,7 +15,7 @@ const foreignWriteTimeout = time.Second
 
 // link is a connection whose writes need not block. While it is direct, a Write hands the kernel what that takes at once
 // and keeps the rest, which is written first by whatever comes next: another Write, retry, or setDirect(false). So TLS,
-// which knows nothing of a write that was tried, can run on top of it. Reads are the connection's own.
+// which knows nothing of a write that was tried, can run on top of it. Reads wait.
 type link struct {
 	net.Conn
 	raw syscall.RawConn // nil: every write blocks
@@ -24,6 +27,16 @@ type link struct {
 	out     []byte // of the attempt under way
 	taken   int
 	attempt func(fd uintptr) bool // tryOnce, made once
+
+	arrival arrival
+}
+
+// arrival is a read under way. Whoever reads owns it: one goroutine at a time.
+type arrival struct {
+	ready func(fd uintptr) bool // take, made once
+	in    []byte
+	n     int
+	err   error
 }
 
 func newLink(c net.Conn) *link {
@@ -34,7 +47,38 @@ func newLink(c net.Conn) *link {
 		}
 	}
 	l.attempt = l.tryOnce
+	l.arrival.ready = l.arrival.take
 	return l
+}
+
+// Read waits for something and reads it.
+func (l *link) Read(p []byte) (int, error) {
+	if l.raw == nil || len(p) == 0 {
+		return l.Conn.Read(p)
+	}
+	a := &l.arrival
+	a.in, a.n, a.err = p, 0, nil
+	err := l.raw.Read(a.ready)
+	a.in = nil
+	switch {
+	case err != nil:
+		return 0, err
+	case a.err != nil:
+		return 0, a.err
+	case a.n == 0:
+		return 0, io.EOF
+	}
+	return a.n, nil
+}
+
+// take is called with the descriptor, and returns false to be called again when there is something.
+func (a *arrival) take(fd uintptr) bool {
+	for {
+		a.n, a.err = socket.Read(int(fd), a.in)
+		if a.err != syscall.EINTR {
+			return a.err != syscall.EAGAIN
+		}
+	}
 }
 
 // Write never blocks while the link is direct, and then reports no error: a broken connection is found by who reads it,
@@ -112,11 +156,11 @@ func (l *link) try(p []byte) int {
 // tryOnce tells the runtime that it is done, whatever was written, so that nothing is parked. mu is held.
 func (l *link) tryOnce(fd uintptr) bool {
 	for {
-		n, err := syscall.Write(int(fd), l.out)
+		n, err := socket.Write(int(fd), l.out)
 		if err == syscall.EINTR {
 			continue
 		}
-		l.taken = max(n, 0)
+		l.taken = n
 		return true
 	}
 }

@@ -25,6 +25,8 @@ type reader struct {
 	buf  []byte // buf[r:w] has arrived and was not handed out
 	r, w int
 	calm int // small frames in a row since the buffer grew
+
+	deadline time.Time // the one that is set
 }
 
 // line reads the text before the first newline, which must come within limit bytes.
@@ -105,11 +107,23 @@ func (r *reader) fill(n int) error {
 	return r.read()
 }
 
+// extend moves the deadline, which is a timer, only once a quarter of its time has passed: until then silence is up to
+// a quarter shorter than it may be.
+func (r *reader) extend() error {
+	if r.silence <= 0 {
+		return nil
+	}
+	now := time.Now()
+	if r.deadline.Sub(now) > r.silence*3/4 {
+		return nil
+	}
+	r.deadline = now.Add(r.silence)
+	return r.conn.SetReadDeadline(r.deadline)
+}
+
 func (r *reader) read() error {
-	if r.silence > 0 {
-		if err := r.conn.SetReadDeadline(time.Now().Add(r.silence)); err != nil {
-			return err
-		}
+	if err := r.extend(); err != nil {
+		return err
 	}
 	n, err := r.conn.Read(r.buf[r.w:])
 	r.w += n

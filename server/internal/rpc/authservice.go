@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"net/netip"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/authpb"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc/peer"
 
 	"github.com/latchkey-go/latchkey/server/internal/auth"
 	"github.com/latchkey-go/latchkey/server/internal/state"
@@ -17,12 +20,16 @@ type Auth struct {
 	store  Store
 	guard  *Guard
 	hasher *auth.Hasher
+	wrong  *auth.Attempts
+	// loopback says that those on this machine are counted like others: in tests.
+	loopback bool
 	pb.UnsafeAuthServer
 }
 
-// NewAuth returns the Auth service.
-func NewAuth(store Store, guard *Guard, hasher *auth.Hasher) *Auth {
-	return &Auth{store: store, guard: guard, hasher: hasher}
+// NewAuth returns the Auth service. Wrong passwords are counted for each address but
+// those of this machine, unless loopback is true.
+func NewAuth(store Store, guard *Guard, hasher *auth.Hasher, loopback bool) *Auth {
+	return &Auth{store: store, guard: guard, hasher: hasher, wrong: auth.NewAttempts(), loopback: loopback}
 }
 
 var _ pb.AuthServer = (*Auth)(nil)
@@ -78,14 +85,32 @@ func (s *Auth) comparePassword(ctx context.Context, name, password string) (revi
 	if u.GetOptions().GetNoPassword() {
 		return 0, state.ErrNoPasswordUser
 	}
+	from, counts := s.callerAddress(ctx)
+	if counts && !s.wrong.Allow(from, time.Now()) {
+		return 0, ErrTooManyRequests
+	}
 	ok, err := s.hasher.Matches(ctx, u.GetPassword(), password)
 	switch {
 	case err != nil:
 		return 0, err
 	case !ok || u == nil || password == "":
+		if counts {
+			s.wrong.Wrong(from, time.Now())
+		}
 		return 0, state.ErrAuthFailed
 	}
 	return a.Revision(), nil
+}
+
+// callerAddress returns where a call comes from, if that is a machine whose wrong
+// passwords are counted.
+func (s *Auth) callerAddress(ctx context.Context) (from netip.Addr, counts bool) {
+	p, ok := peer.FromContext(ctx)
+	if !ok || p.Addr == nil {
+		return from, false
+	}
+	at, err := netip.ParseAddrPort(p.Addr.String())
+	return at.Addr(), err == nil && (s.loopback || !at.Addr().Unmap().IsLoopback())
 }
 
 // token makes the token of a user whose password was right.

@@ -63,6 +63,8 @@ type Lessor interface {
 	Leases() []int64
 	// MinTTL is the least TTL in seconds that a grant through this API gets.
 	MinTTL() int64
+	// Full reports whether there are as many leases as this member lets there be.
+	Full() bool
 }
 
 // LeaseStatus is one lease as the leader sees it.

@@ -23,6 +23,9 @@ var (
 	ErrStopped = errors.New("server stopped")
 	// ErrTooManyRequests: the member's queue is full.
 	ErrTooManyRequests = errors.New("too many requests")
+	// ErrTooManyLeases: there are as many leases as the member lets there be. etcd
+	// has no such bound, and so no text for it.
+	ErrTooManyLeases = status.Error(codes.ResourceExhausted, "latchkey: too many leases: revoke some, or raise --max-leases")
 	// ErrNoSpace: the live data is over the quota.
 	ErrNoSpace = errors.New("database space exceeded")
 	// ErrRequestTooLarge: the encoded request is over the limit.

@@ -47,13 +47,17 @@ var _ pb.LeaseServer = (*Lease)(nil)
 func (s *Lease) LeaseGrant(ctx context.Context, r *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {
 	grant := &pb.LeaseGrantRequest{ID: r.ID, TTL: r.TTL}
 	if err := s.complete(grant); err != nil {
-		return nil, err
+		return nil, wireError(err)
 	}
 	return propose[*pb.LeaseGrantResponse](ctx, s.store, state.Command{Kind: state.KindLeaseGrant, Request: grant})
 }
 
-// complete fills in what is left to the member. It never fails.
+// complete fills in what is left to the member. It fails when there are too many
+// leases.
 func (s *Lease) complete(grant *pb.LeaseGrantRequest) error {
+	if s.lessor.Full() {
+		return ErrTooManyLeases
+	}
 	grant.TTL = max(grant.TTL, s.lessor.MinTTL())
 	for grant.ID == 0 {
 		grant.ID = rand.Int64()

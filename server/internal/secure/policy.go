@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -25,8 +26,11 @@ type Settings struct {
 	TrustedCAFile, CRLFile        string
 	ClientCertAuth                bool
 	AllowedCN, AllowedHostnames   []string
-	MinVersion, MaxVersion        string
-	CipherSuites                  []string
+	// AllowedURIs are identities such as spiffe://trust.domain/latchkey/a. One that
+	// ends in "/" allows all below it.
+	AllowedURIs            []string
+	MinVersion, MaxVersion string
+	CipherSuites           []string
 	// Auto, if its Dir is not empty, makes a certificate where CertFile is empty.
 	Auto Auto
 	// Protocols are offered to clients, the best first; nil for none.
@@ -51,7 +55,7 @@ func New(s Settings) (*Policy, error) {
 		s.Logger = slog.New(slog.DiscardHandler)
 	}
 	p := &Policy{settings: s}
-	p.demands = s.ClientCertAuth || s.TrustedCAFile != "" || s.CRLFile != "" || len(s.AllowedCN)+len(s.AllowedHostnames) > 0
+	p.demands = s.ClientCertAuth || s.TrustedCAFile != "" || s.CRLFile != "" || len(s.AllowedCN)+len(s.AllowedHostnames)+len(s.AllowedURIs) > 0
 	err := s.apply(&p.base)
 	if err != nil {
 		return nil, err
@@ -95,6 +99,8 @@ func (s Settings) check() error {
 		return fmt.Errorf("%s and %s must be set together", flag("client-cert-file"), flag("client-key-file"))
 	case len(s.AllowedCN) > 0 && len(s.AllowedHostnames) > 0:
 		return fmt.Errorf("%s and %s exclude each other", flag("cert-allowed-cn"), flag("cert-allowed-hostname"))
+	case slices.ContainsFunc(s.AllowedURIs, func(u string) bool { return !strings.Contains(u, "://") }):
+		return fmt.Errorf("%s lists URIs, such as spiffe://trust.domain/member", flag("cert-allowed-uri"))
 	case !s.Configured():
 		return fmt.Errorf("%s and %s are not set", flag("cert-file"), flag("key-file"))
 	case s.auto() && s.Flag != "" && (s.TrustedCAFile != "" || s.ClientCertAuth):
@@ -172,5 +178,17 @@ func (p *Policy) verify(s tls.ConnectionState, now *material) error {
 			return fmt.Errorf("client certificate authentication failed: the certificate is for none of %s", strings.Join(names, ", "))
 		}
 	}
+	if allowed := p.settings.AllowedURIs; len(allowed) > 0 && !slices.ContainsFunc(leaf.URIs, func(u *url.URL) bool { return allows(allowed, u.String()) }) {
+		return fmt.Errorf("client certificate authentication failed: the certificate has no identity of %s", strings.Join(allowed, ", "))
+	}
 	return nil
+}
+
+// allows tells whether a URI is one of those that are allowed, or below one of them.
+// Nothing in it is decoded or resolved: "/../" would lead out of what is meant.
+func allows(allowed []string, uri string) bool {
+	return slices.ContainsFunc(allowed, func(a string) bool {
+		below, ok := strings.CutPrefix(uri, a)
+		return ok && (below == "" || strings.HasSuffix(a, "/") && !strings.ContainsAny(below, "/?#%") && below != "." && below != "..")
+	})
 }

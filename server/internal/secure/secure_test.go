@@ -72,6 +72,7 @@ func TestErrors(t *testing.T) {
 		"client-crl-file: " + junk + ": no revocation list, as PEM or DER":                func(s *Settings) { s.CRLFile = junk },
 		"peer-crl-file: " + one.Cert + ": no revocation list, as PEM or DER: it holds no": func(s *Settings) { s.CRLFile, s.Flag = one.Cert, "peer-" },
 		"client-cert-file and client-key-file must be set together":                       func(s *Settings) { s.ClientCertFile = one.Cert },
+		"cert-allowed-uri lists URIs, such as spiffe://trust.domain/member":               func(s *Settings) { s.AllowedURIs = []string{"m0"} },
 		"cert-allowed-cn and cert-allowed-hostname exclude each other": func(s *Settings) {
 			s.AllowedCN, s.AllowedHostnames = []string{"a"}, []string{"b"}
 		},
@@ -101,6 +102,7 @@ func TestWhoMayConnect(t *testing.T) {
 	a, stranger := certtest.New(t), certtest.New(t)
 	server, alice, bob := a.Issue("server"), a.Issue("alice", "alice.test"), a.Issue("bob", "bob.test")
 	mallory := stranger.Issue("alice", "alice.test")
+	member := a.Issue("member", "localhost", "spiffe://test/latchkey/m0")
 	base := Settings{CertFile: server.Cert, KeyFile: server.Key}
 	none := certtest.Pair{}
 	for _, c := range []struct {
@@ -119,6 +121,12 @@ func TestWhoMayConnect(t *testing.T) {
 		{"a name demands a certificate", func(s *Settings) { s.AllowedCN = []string{"alice"} }, none, "didn't provide a certificate"},
 		{"hostname", func(s *Settings) { s.TrustedCAFile, s.AllowedHostnames = a.File(), []string{"alice.test"} }, alice, ""},
 		{"another hostname", func(s *Settings) { s.TrustedCAFile, s.AllowedHostnames = a.File(), []string{"alice.test"} }, bob, "is for none of alice.test"},
+		{"identity", func(s *Settings) { s.TrustedCAFile, s.AllowedURIs = a.File(), []string{"spiffe://test/latchkey/m0"} }, member, ""},
+		{"below an identity", func(s *Settings) { s.TrustedCAFile, s.AllowedURIs = a.File(), []string{"spiffe://test/latchkey/"} }, member, ""},
+		{"above it", func(s *Settings) { s.TrustedCAFile, s.AllowedURIs = a.File(), []string{"spiffe://test/"} }, member, "has no identity of spiffe://test/"},
+		{"its beginning", func(s *Settings) { s.TrustedCAFile, s.AllowedURIs = a.File(), []string{"spiffe://test/latchkey/m"} }, member, "has no identity"},
+		{"no identity", func(s *Settings) { s.TrustedCAFile, s.AllowedURIs = a.File(), []string{"spiffe://test/latchkey/"} }, alice, "has no identity"},
+		{"an identity demands a certificate", func(s *Settings) { s.AllowedURIs = []string{"spiffe://test/"} }, none, "didn't provide a certificate"},
 		{"revoked", func(s *Settings) { s.TrustedCAFile, s.CRLFile = a.File(), a.Revoke("a.crl", false, bob) }, bob, "is revoked"},
 		{"not revoked", func(s *Settings) { s.TrustedCAFile, s.CRLFile = a.File(), a.Revoke("b.crl", true, bob) }, alice, ""},
 		{"revoked in DER", func(s *Settings) { s.TrustedCAFile, s.CRLFile = a.File(), a.Revoke("c.crl", true, bob) }, bob, "is revoked"},
@@ -141,6 +149,17 @@ func TestWhoMayConnect(t *testing.T) {
 	}
 }
 
+// Nothing leads out of what is meant.
+func TestAllowedURIs(t *testing.T) {
+	for uri, want := range map[string]bool{
+		"spiffe://t/a": true, "spiffe://t/b/c": true, "spiffe://t/b/": true, "spiffe://t/b": false, "spiffe://t/ab": false,
+		"spiffe://t/b/c/d": false, "spiffe://t/b/..": false, "spiffe://t/b/.": false, "spiffe://t/b/%2e%2e": false,
+		"spiffe://t/b/c?x": false, "spiffe://t/b/c#x": false, "spiffe://t.evil/a": false, "": false,
+	} {
+		require.Equal(t, want, allows([]string{"spiffe://t/a", "spiffe://t/b/"}, uri), uri)
+	}
+}
+
 // The side that connects checks as much.
 func TestWhomToTrust(t *testing.T) {
 	a := certtest.New(t)
@@ -154,7 +173,10 @@ func TestWhomToTrust(t *testing.T) {
 	s.AllowedCN = []string{"one"}
 	_, clientErr = meet(t, policy(t, q).Server(), policy(t, s).Client("elsewhere"))
 	require.ErrorContains(t, clientErr, `"two" is not allowed`)
-	s.AllowedCN, s.CRLFile = nil, a.Revoke("crl", false, two)
+	s.AllowedCN, s.AllowedURIs = nil, []string{"spiffe://test/latchkey/"}
+	_, clientErr = meet(t, policy(t, q).Server(), policy(t, s).Client("elsewhere"))
+	require.ErrorContains(t, clientErr, "has no identity")
+	s.AllowedURIs, s.CRLFile = nil, a.Revoke("crl", false, two)
 	_, clientErr = meet(t, policy(t, q).Server(), policy(t, s).Client("elsewhere"))
 	require.ErrorContains(t, clientErr, "revoked")
 }

@@ -1,0 +1,81 @@
+package front
+
+import (
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc/encoding"
+	grpcproto "google.golang.org/grpc/encoding/proto"
+)
+
+// TestAcknowledgementsAreSpaced has a client that pings faster than acknowledgements are spaced: the first ping is
+// answered at once, those that follow within the interval at its end, in their order, and none is forgotten.
+func TestAcknowledgementsAreSpaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newIdleRig(Config{Codec: encoding.GetCodecV2(grpcproto.Name)})
+		ours, theirs := net.Pipe()
+		c := newConn(r.front, ours)
+		done := make(chan struct{})
+		go func() { c.serve(); close(done) }()
+		client := &raw{t: t, Conn: theirs, Framer: http2.NewFramer(theirs, theirs), decoder: hpack.NewDecoder(4096, nil)}
+		greeted := make(chan struct{})
+		go func() { client.greet(); close(greeted) }()
+		type ack struct {
+			number byte
+			after  time.Duration
+		}
+		var acks []ack
+		var began time.Time
+		read := make(chan struct{})
+		go func() {
+			defer close(read)
+			for {
+				f, err := client.ReadFrame()
+				if err != nil {
+					return
+				}
+				if p, ok := f.(*http2.PingFrame); ok && p.IsAck() {
+					acks = append(acks, ack{p.Data[0], time.Since(began)})
+				}
+			}
+		}()
+		<-greeted
+		synctest.Wait()
+		began = time.Now()
+		for number := range byte(3) {
+			require.NoError(t, client.WritePing(false, [8]byte{number}))
+			<-time.After(ackInterval / 4) // virtual
+		}
+		<-time.After(2 * ackInterval)
+		require.NoError(t, client.WritePing(false, [8]byte{3}))
+		synctest.Wait()
+		require.Equal(t, []ack{{0, 0}, {1, ackInterval}, {2, ackInterval}, {3, 3*ackInterval/4 + 2*ackInterval}}, acks)
+		_ = theirs.Close()
+		<-read
+		<-done
+		r.front.Stop()
+	})
+}
+
+// TestAcknowledgementsAreBounded has a client that pings without end within one interval: what is owed does not grow.
+func TestAcknowledgementsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newIdleRig(Config{Codec: encoding.GetCodecV2(grpcproto.Name)})
+		c := newConn(r.front, &net.TCPConn{})
+		now := time.Now()
+		c.acks.last = now
+		const pings = 1000
+		for range pings {
+			c.acknowledge(make([]byte, 8), now)
+			require.LessOrEqual(t, len(c.acks.owed), acksOwedMax+frameHeaderBytes+8)
+		}
+		require.Equal(t, pings*(frameHeaderBytes+8), len(c.out)+len(c.acks.owed))
+		c.acks.timer.Stop()
+		r.front.Stop()
+	})
+}
