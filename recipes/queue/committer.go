@@ -17,10 +17,10 @@ const (
 	// plainMax those of calls that can share one: the fewer there are, the more
 	// calls share each.
 	chainsMax = 8
-	plainMax  = 2
+	plainMax  = 1
 	// A batch has a shard more for each so many jobs, so that many workers get
 	// some of what is enqueued at once.
-	jobsPerShard = 4
+	jobsPerShard = 8
 )
 
 // committer gathers calls into batches: what comes while others are under way is
