@@ -167,13 +167,7 @@ func (m *member) come(v view) (view, error) {
 	r.mu.Lock()
 	m.token = token
 	m.observeLocked()
-	unseen := token <= r.rolled // its deletion may be among what could not be watched
 	r.mu.Unlock()
-	if unseen {
-		if _, err := r.roll(r.ctx); err != nil {
-			return view{}, err
-		}
-	}
 	results := make([]client.OpResult, len(staged))
 	for i, s := range staged {
 		if results[i] = s.Result(); results[i].Get == nil {

@@ -61,9 +61,8 @@ type room struct {
 	latest  view       // the newest record that is known; only its rec, rev and at count
 	seen    view       // the record that members were told of last, likewise
 	members map[string]*member
-	changed chan struct{}   // closed and replaced when the record changes or members go
-	rolled  client.Revision // of the last roll: deletions up to it may not have been seen
-	stage   *stage          // the action that runs here, or the last one that did
+	changed chan struct{} // closed and replaced when the record changes or members go
+	stage   *stage        // the action that runs here, or the last one that did
 }
 
 // keys are the names of a barrier's keys.
@@ -298,7 +297,7 @@ func (r *room) mind(first view) {
 		if !errors.Is(err, client.ErrCompacted) {
 			pause(r.ctx, n)
 		}
-		if rev, err = r.roll(r.ctx); err != nil {
+		if rev, err = r.roll(); err != nil {
 			r.refuse(err)
 			return
 		}
@@ -376,13 +375,20 @@ func (r *room) drop(lost []*member, reason error) {
 }
 
 // roll checks which of our members' keys are still there, and returns the revision
-// at which they were. Members are looked up after the keys were read: one that learns
-// only then that it has a key checks for itself, see come.
-func (r *room) roll(ctx context.Context) (client.Revision, error) {
+// at which they were.
+func (r *room) roll() (client.Revision, error) {
 	ours := r.keys.members + r.session.ID().String() + "."
+	r.mu.Lock()
+	expected := make([]*member, 0, len(r.members))
+	for _, m := range r.members {
+		if m.token != 0 && !m.leaving {
+			expected = append(expected, m)
+		}
+	}
+	r.mu.Unlock()
 	var res *client.GetResult
-	err := persist(ctx, func() (err error) {
-		res, err = r.client.Get(ctx, ours, client.Prefix(), client.KeysOnly())
+	err := persist(r.ctx, func() (err error) {
+		res, err = r.client.Get(r.ctx, ours, client.Prefix(), client.KeysOnly())
 		return err
 	})
 	if err != nil {
@@ -392,15 +398,7 @@ func (r *room) roll(ctx context.Context) (client.Revision, error) {
 	for _, kv := range res.KVs {
 		there[kv.Key] = kv.CreateRevision
 	}
-	var lost []*member
-	r.mu.Lock()
-	r.rolled = max(r.rolled, res.Revision)
-	for _, m := range r.members {
-		if m.token != 0 && m.token <= res.Revision && !m.leaving && there[m.key] != m.token {
-			lost = append(lost, m)
-		}
-	}
-	r.mu.Unlock()
+	lost := slices.DeleteFunc(expected, func(m *member) bool { return there[m.key] == m.token })
 	r.drop(lost, &LostError{Name: r.name, Reason: ErrDeleted, At: time.Now()})
 	return res.Revision, nil
 }

@@ -66,7 +66,6 @@ func Run(t *testing.T, endpoints []string) {
 		{"Answers/LeaveLost", testLeaveAnswerLost},
 		{"Network/Cut", testNetworkCut},
 		{"History/Compacted", testCompacted},
-		{"History/CompactedBeforeKnown", testCompactedBeforeKnown},
 		{"Terms/Conflict", testConflict},
 		{"Terms/Invalid", testInvalid},
 		{"Record/Deleted", testRecordDeleted},

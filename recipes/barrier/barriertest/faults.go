@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -370,39 +369,4 @@ func testCompacted(t *testing.T, h *harness) {
 		require.NoError(t, err)
 	})
 	require.ErrorIs(t, h.ended(in.Context()), barrier.ErrDeleted)
-}
-
-// A member's key is made, deleted, and that is compacted, all before the answer has come
-// that it was made: the member is told.
-func testCompactedBeforeKnown(t *testing.T, h *harness) {
-	opt := barrier.WithOnLoss(barrier.Wait)
-	h.enter(h.process(), "job", 3, opt)
-	h.awaitKeys("job/g/m/", 1)
-	l := clienttest.NewLink()
-	var w clienttest.Wire
-	var once sync.Once
-	created, rolled, answer := make(chan struct{}), make(chan struct{}, 8), make(chan struct{})
-	w.After = func(c *clienttest.Call, err error) {
-		if r, ok := c.Req.(*pb.RangeRequest); ok && r.KeysOnly && err == nil {
-			rolled <- struct{}{}
-		}
-		if c.Puts() && err == nil {
-			once.Do(func() { close(created) })
-			<-answer
-		}
-	}
-	cfg := w.Config()
-	cfg.Dialer = l.Dial
-	p := h.processOn(cfg)
-	one := h.enter(p, "job", 3, opt)
-	<-created
-	restore := l.Down()
-	_, err := h.c.Delete(h.ctx, "job/g/m/"+p.s.ID().String(), client.Prefix())
-	require.NoError(t, err)
-	h.forget()
-	restore()
-	<-rolled
-	one.stillWaits()
-	close(answer)
-	require.ErrorIs(t, one.failure(), barrier.ErrDeleted)
 }
