@@ -1,5 +1,3 @@
-//go:build !chaos
-
 package interop_test
 
 import (
@@ -12,7 +10,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
@@ -94,6 +91,3 @@ func startBoth(t *testing.T, members int, flags ...string) (reference, subject *
 	}
 	return sides[0], sides[1]
 }
-
-// Nothing that a test started may run on: neither ours nor etcd's client.
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
