@@ -15,12 +15,12 @@ go run ./generate >"$tools/imports.pb"
 module=github.com/latchkey-go/latchkey/api
 # The paths say whose files these are: the registry of a program knows each path once.
 mkdir -p "$tools/src/latchkey"
-cp -r v3lockpb v3electionpb "$tools/src/latchkey/"
+cp -r v3lockpb v3electionpb latchkey/v1 "$tools/src/latchkey/"
 PATH=$tools:$PATH protoc --descriptor_set_in="$tools/imports.pb" -I "$tools/src" \
 	--go_out=. --go_opt=module=$module \
 	--go-grpc_out=. --go-grpc_opt=module=$module \
 	--grpc-gateway_out=. --grpc-gateway_opt=module=$module,standalone=true,grpc_api_configuration=gateway.yaml \
-	latchkey/v3lockpb/lock.proto latchkey/v3electionpb/election.proto
+	latchkey/v3lockpb/lock.proto latchkey/v3electionpb/election.proto latchkey/v1/pipe.proto
 
 # The service's name on the wire is etcd's.
 sed -i -E 's/"(\/?)latchkey\.(v3lockpb|v3electionpb)\./"\1\2./' */*_grpc.pb.go */*.pb.gw.go

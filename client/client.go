@@ -49,7 +49,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Dialer replaces the network: it gets the endpoint as it stands in Endpoints. For in-process connections and tests.
 	Dialer func(ctx context.Context, endpoint string) (net.Conn, error)
-	// DialOptions are added to those of every connection, so interceptors see every RPC of the client.
+	// DialOptions are added to those of every connection, so interceptors see every RPC of the client: with any of them
+	// each request is an RPC of its own, also where the server would take many on one stream.
 	DialOptions []grpc.DialOption
 }
 
@@ -116,7 +117,7 @@ type core struct {
 // New checks the configuration and starts to connect in the background. It does not wait for a connection: a cluster
 // that is down shows in the first call. The caller must Close the client.
 func New(cfg Config) (*Client, error) {
-	co, err := newCore(cfg, grpcTransport{}, systemClock())
+	co, err := newCore(cfg, pipeTransport{}, systemClock())
 	if err != nil {
 		return nil, err
 	}
@@ -128,6 +129,7 @@ func newCore(cfg Config, tr transport, cl clock) (*core, error) {
 	if err != nil {
 		return nil, err
 	}
+	_, piped := tr.(pipeTransport)
 	if cfg.Username != "" {
 		tr = newAuthenticated(tr, cfg.Username, cfg.Password)
 	}
@@ -144,6 +146,9 @@ func newCore(cfg Config, tr transport, cl clock) (*core, error) {
 	}
 	for _, ep := range co.pool.endpoints {
 		co.start(func() { co.pool.supervise(co.ctx, ep) })
+		if piped && len(cfg.DialOptions) == 0 {
+			co.start(func() { co.keepPipe(co.ctx, ep) })
+		}
 	}
 	return co, nil
 }

@@ -5,15 +5,11 @@ import (
 	"strings"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
-
-// tokenKey is the metadata that carries a user's token.
-const tokenKey = "token"
 
 // authenticated is a transport that sends a user's token with every request. It asks for one with the first, and for
 // another, once for each request, when a member does not accept it: tokens end, and users change.
@@ -73,13 +69,6 @@ func (s *authenticatedStream) RecvMsg(m any) error {
 		s.by.rejected(plainReason(r), s.token)
 	}
 	return err
-}
-
-func withToken(ctx context.Context, token string) context.Context {
-	if token == "" {
-		return ctx
-	}
-	return metadata.AppendToOutgoingContext(ctx, tokenKey, token)
 }
 
 // get returns the token, and asks the endpoint for one if there is none. It is empty where no users are needed.

@@ -55,6 +55,7 @@ type endpoint struct {
 	conn     atomic.Pointer[grpc.ClientConn]
 	requests atomic.Int64           // in flight
 	streams  atomic.Int64           // open
+	pipe     atomic.Pointer[pipe]   // nil while there is none
 	heardAt  atomic.Int64           // monotonic nanoseconds of the client's clock
 	failure  atomic.Pointer[string] // why there is no connection; nil when there is
 }

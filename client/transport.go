@@ -30,12 +30,12 @@ func (grpcTransport) unary(ctx context.Context, ep *endpoint, method string, req
 	// gRPC fills in the peer exactly when the request was given to a connection that stood. A request that was refused
 	// for want of a connection, or that a server declared unprocessed, leaves it empty.
 	var to peer.Peer
-	err := ep.conn.Load().Invoke(ctx, method, req, resp, grpc.Peer(&to))
+	err := ep.conn.Load().Invoke(withMetadata(ctx), method, req, resp, grpc.Peer(&to))
 	return to.Addr != nil, err
 }
 
 func (grpcTransport) stream(ctx context.Context, ep *endpoint, desc *grpc.StreamDesc, method string) (grpc.ClientStream, error) {
-	return ep.conn.Load().NewStream(ctx, desc, method)
+	return ep.conn.Load().NewStream(withMetadata(ctx), desc, method)
 }
 
 // hasLeader is the metadata with which a member without a leader refuses a request instead of letting it wait: a write
@@ -45,9 +45,47 @@ const (
 	hasLeaderValue = "true"
 )
 
-// requireLeader adds hasLeader to what the request carries.
+// tokenKey is the metadata that carries a user's token.
+const tokenKey = "token"
+
+// marks are what a request says besides its message. They travel in its context to the transport.
+type marks struct {
+	token  string // of the user; "" for none
+	leader bool   // a member without a leader is to refuse it
+}
+
+type marksKey struct{}
+
+func marksOf(ctx context.Context) marks {
+	m, _ := ctx.Value(marksKey{}).(marks)
+	return m
+}
+
 func requireLeader(ctx context.Context) context.Context {
-	return metadata.AppendToOutgoingContext(ctx, hasLeaderKey, hasLeaderValue)
+	m := marksOf(ctx)
+	m.leader = true
+	return context.WithValue(ctx, marksKey{}, m)
+}
+
+func withToken(ctx context.Context, token string) context.Context {
+	if token == "" {
+		return ctx
+	}
+	m := marksOf(ctx)
+	m.token = token
+	return context.WithValue(ctx, marksKey{}, m)
+}
+
+// withMetadata turns the marks of a request into the metadata of an RPC.
+func withMetadata(ctx context.Context) context.Context {
+	m := marksOf(ctx)
+	if m.leader {
+		ctx = metadata.AppendToOutgoingContext(ctx, hasLeaderKey, hasLeaderValue)
+	}
+	if m.token != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, tokenKey, m.token)
+	}
+	return ctx
 }
 
 // method is an RPC, and how it may be treated.

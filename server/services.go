@@ -52,6 +52,7 @@ func (s *Server) registerServices() error {
 	pb.RegisterKVServer(clients, kv)
 	pb.RegisterLeaseServer(clients, lease)
 	rpc.Direct(clients, b, kv, lease, s.front.guard)
+	rpc.ServePipes(clients)
 	pb.RegisterClusterServer(clients, rpc.NewCluster(b, b, b))
 	pb.RegisterMaintenanceServer(clients, rpc.NewMaintenance(b, b, b, b))
 	pb.RegisterAuthServer(clients, rpc.NewAuth(b, s.front.guard, auth.NewHasher(s.cfg.Auth.BcryptCost), s.cfg.Auth.loopback))

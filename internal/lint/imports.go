@@ -66,6 +66,7 @@ var Rules = map[string]Rule{
 	"api/v3lockpb/gw":     {Own: []string{"api/v3lockpb"}, External: []string{protobuf, grpc, gateway}},
 	"api/v3electionpb":    {External: []string{etcdAPI, protobuf, grpc}},
 	"api/v3electionpb/gw": {Own: []string{"api/v3electionpb"}, External: []string{protobuf, grpc, gateway}},
+	"api/latchkey/v1":     {External: []string{protobuf, grpc}},
 	"api/generate":        {External: []string{etcdAPI, protobuf}},
 
 	// The core: data structures and decisions, nothing that waits.
@@ -87,7 +88,7 @@ var Rules = map[string]Rule{
 	"server/internal/front":  {Own: []string{"server/internal/socket"}, External: []string{protobuf, grpc, xnet}},
 	"server/internal/auth":   {Own: []string{"server/internal/state"}, External: []string{etcdAPI, protobuf, grpc, bcrypt, jwt}},
 	"server/internal/rpc": {
-		Own:      []string{"server/internal/auth", "server/internal/front", "server/internal/state", "server/internal/watch"},
+		Own:      []string{"api/latchkey/v1", "server/internal/auth", "server/internal/front", "server/internal/state", "server/internal/watch"},
 		External: []string{etcdAPI, protobuf, grpc, genproto},
 	},
 	"server/internal/web": {
@@ -117,7 +118,7 @@ var Rules = map[string]Rule{
 	},
 
 	// What users import: no server, no raft, no bbolt, no cobra.
-	"client":                        {External: []string{etcdAPI, protobuf, grpc, genproto, uuid}},
+	"client":                        {Own: []string{"api/latchkey/v1"}, External: []string{etcdAPI, protobuf, grpc, genproto, uuid}},
 	"client/clienttest":             {Own: []string{"client"}, External: []string{etcdAPI, protobuf, grpc, testify}},
 	"recipes/fence":                 {},
 	"recipes/fence/fencegrpc":       {Own: []string{"recipes/fence"}, External: []string{grpc}},

@@ -82,7 +82,7 @@ func newQuiet(t testing.TB) string {
 	s := New(Config{Codec: encoding.GetCodecV2(grpcproto.Name)})
 	pb.RegisterTestServiceServer(s, pb.UnimplementedTestServiceServer{})
 	response := &pb.SimpleResponse{}
-	s.Direct(pb.TestService_UnaryCall_FullMethodName, func(c *Call, _ []byte, b *Batch) bool {
+	s.Direct(pb.TestService_UnaryCall_FullMethodName, func(c Call, _ []byte, b *Batch) bool {
 		c.Reply(response, nil, b)
 		return true
 	})

@@ -319,7 +319,7 @@ func TestLeaveAnswersWhatIsUnderWay(t *testing.T) {
 			answered <- err
 		}()
 	}
-	var calls []*Call
+	var calls []Call
 	for range cap(answered) {
 		calls = append(calls, <-r.held)
 	}

@@ -58,9 +58,10 @@ type reader struct {
 	changes  int         // of the initial window
 	uncount  int64       // bytes of DATA that were received and not given back to the connection's window
 	pings    pings
-	calls    Batch // answers given while reading
-	directed bool  // a Direct method ran
-	full     bool  // so much was answered that it has to be written before the next frame
+	calls    Batch      // answers given while reading
+	tasks    []pipeTask // scratch
+	directed bool       // a Direct method ran
+	full     bool       // so much was answered that it has to be written before the next frame
 }
 
 // writer is what the writing side shares with all who answer.
@@ -77,6 +78,7 @@ type writer struct {
 	sendWindow int64
 	initial    int64 // of each new stream's window for sending
 	maxFrame   int
+	pipes      []*pipe       // have something to say that is no message yet
 	waiting    []*stream     // have something to send, and wait for the connection's window or for room
 	roomy      chan struct{} // a token when what waits has become less
 	writing    bool          // a goroutine writes; what is added to out is its job too
@@ -159,6 +161,9 @@ func (c *conn) close() {
 	for _, st := range streams {
 		st.gone.Store(true)
 		st.ended()
+		if st.pipe != nil {
+			st.pipe.abandon()
+		}
 	}
 	c.mu.Unlock()
 	c.cancel(errClientGone)
@@ -300,6 +305,11 @@ func (c *conn) leave() {
 		c.leaving = true
 		c.out = appendGoAway(c.out, maxStreamID, codeNone, "graceful_stop")
 		c.out = appendPing(c.out, 0, []byte(leavePing))
+		for _, st := range c.streams {
+			if st.pipe != nil {
+				st.pipe.leave()
+			}
+		}
 	}
 	c.mu.Unlock()
 	c.flush()

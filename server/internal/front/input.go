@@ -177,6 +177,8 @@ func (c *conn) begin(h frameHeader, head *header) {
 	case head.status != nil:
 		st.end(head.status, nil)
 		return
+	case head.method.piped != nil:
+		c.openPipe(st)
 	case head.method.stream != nil:
 		c.launch(st)
 	}
@@ -249,7 +251,10 @@ func (c *conn) data(h frameHeader, b []byte) error {
 	switch ended := h.flags&flagEndStream != 0; {
 	case ended:
 		c.endOfRequest(st, b)
-	case st.out.status == nil: // or nobody wants it any more
+	case st.out.status != nil: // nobody wants it any more
+	case st.pipe != nil:
+		c.pipeData(st, b)
+	default:
 		st.keep(b)
 		c.received(st)
 	}
@@ -300,6 +305,9 @@ func (c *conn) endOfRequest(st *stream, last []byte) {
 	switch {
 	case st.out.status != nil:
 		return
+	case st.pipe != nil:
+		c.pipeData(st, last)
+		return
 	case st.head.length >= 0 && st.in.body != st.head.length:
 		c.resetStream(st, codeProtocol)
 		return
@@ -331,7 +339,7 @@ func (c *conn) direct(st *stream, b []byte) bool {
 	c.directed = true
 	st.busy = true
 	c.mu.Unlock()
-	taken := st.head.method.direct((*Call)(st), body, &c.calls)
+	taken := st.head.method.direct((*streamCall)(st), body, &c.calls)
 	c.mu.Lock()
 	switch {
 	case !taken:
@@ -398,6 +406,9 @@ func (c *conn) drop(st *stream) {
 	c.held -= len(st.in.data)
 	c.unsent -= len(st.out.pending)
 	st.in.data, st.out.pending = nil, nil
+	if st.pipe != nil {
+		st.pipe.abandon()
+	}
 	if st.busy && !st.orphan {
 		st.orphan = true
 		c.orphans++

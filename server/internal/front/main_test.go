@@ -149,7 +149,7 @@ type rig struct {
 	front  *Server
 	addr   string
 	served chan error
-	held   chan *Call // Direct calls that ask to wait
+	held   chan Call // Direct calls that ask to wait
 }
 
 func listen(t testing.TB) net.Listener {
@@ -175,9 +175,9 @@ func newRig(t testing.TB, configure ...func(*Config)) *rig {
 
 // newIdleRig does not listen.
 func newIdleRig(cfg Config) *rig {
-	r := &rig{service: newService(), front: New(cfg), served: make(chan error, 1), held: make(chan *Call, 2*streamsMax)}
+	r := &rig{service: newService(), front: New(cfg), served: make(chan error, 1), held: make(chan Call, 2*streamsMax)}
 	pb.RegisterTestServiceServer(r.front, r.service)
-	r.front.Direct(pb.TestService_UnaryCall_FullMethodName, func(c *Call, body []byte, b *Batch) bool {
+	r.front.Direct(pb.TestService_UnaryCall_FullMethodName, func(c Call, body []byte, b *Batch) bool {
 		var q pb.SimpleRequest
 		if err := proto.Unmarshal(body, &q); err != nil {
 			return false

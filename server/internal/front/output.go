@@ -52,6 +52,7 @@ func (c *conn) flush() bool {
 	if c.writing || c.closed {
 		return c.crowded()
 	}
+	c.sealPipes()
 	for len(c.out) > 0 {
 		c.writing = true
 		b := c.out
@@ -72,6 +73,7 @@ func (c *conn) flush() bool {
 		c.keep(b)
 		c.writing = false
 		c.resume()
+		c.sealPipes()
 	}
 	c.depart()
 	return false
@@ -171,6 +173,7 @@ func (c *conn) drain(b []byte) {
 			return
 		}
 		c.resume()
+		c.sealPipes()
 		if len(c.out) == 0 {
 			c.writing = false
 			c.depart()

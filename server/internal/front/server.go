@@ -29,7 +29,7 @@ var ErrStopped = errors.New("front is stopped")
 // served on a goroutine of its own by the registered method.
 //
 // No deadline is kept for it: a client gives up a call by itself, which Call.Gone tells.
-type Direct func(c *Call, body []byte, b *Batch) bool
+type Direct func(c Call, body []byte, b *Batch) bool
 
 // Config configures a Server. Codec is required.
 type Config struct {
@@ -83,9 +83,10 @@ type method struct {
 	impl   any
 	unary  grpc.MethodHandler // nil if stream is set
 	stream grpc.StreamHandler
-	direct Direct    // may be nil
-	kind   string    // as in MethodStats.Type
-	name   [2]string // of the service and of the method
+	direct Direct             // may be nil
+	piped  map[uint64]*method // what a stream carries that is a pipe; nil for others
+	kind   string             // as in MethodStats.Type
+	name   [2]string          // of the service and of the method
 	counts counts
 }
 
@@ -302,35 +303,49 @@ func (s *Server) closeListeners() {
 }
 
 // Call is a call that a Direct method has taken. It is answered once.
-type Call stream
+type Call interface {
+	// Gone reports whether nobody waits for the answer any more.
+	Gone() bool
+	// Go runs f, which replies, on a goroutine of its own, for what turned out to take long. Stop waits for it. It does
+	// nothing when the connection is over.
+	Go(f func(b *Batch))
+	// Context returns the context of the call's connection, which knows the peer.
+	Context() context.Context
+	// Header returns a metadata value, "" if it is absent. key is in lower case.
+	Header(key string) string
+	// Reply answers with m, or with err's status. It writes nothing itself: b.Flush does. It may be called on any
+	// goroutine, and does nothing when the call is gone.
+	Reply(m proto.Message, err error, b *Batch)
+}
 
-// Gone reports whether nobody waits for the answer any more.
-func (c *Call) Gone() bool { return c.gone.Load() }
+// streamCall is a call that has a stream of its own.
+type streamCall stream
 
-// Go runs f, which replies, on a goroutine of its own, for what turned out to take long. Stop waits for it. It does nothing
-// when the connection is over.
-func (c *Call) Go(f func(b *Batch)) {
-	c.c.mu.Lock()
-	defer c.c.mu.Unlock()
-	if c.c.closed { // else the reader is still among those that Stop waits for
+var _ Call = (*streamCall)(nil)
+
+func (c *streamCall) Gone() bool { return c.gone.Load() }
+
+func (c *streamCall) Go(f func(b *Batch)) { c.c.spawn(f) }
+
+// spawn runs f on a goroutine of its own, unless the connection is over.
+func (c *conn) spawn(f func(b *Batch)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed { // else the reader is still among those that Stop waits for
 		return
 	}
-	c.c.s.wg.Go(func() {
+	c.s.wg.Go(func() {
 		var b Batch
 		f(&b)
 		b.Flush()
 	})
 }
 
-// Context returns the context of the call's connection, which knows the peer.
-func (c *Call) Context() context.Context { return c.c.ctx }
+func (c *streamCall) Context() context.Context { return c.c.ctx }
 
-// Header returns a metadata value, "" if it is absent. key is in lower case.
-func (c *Call) Header(key string) string { return c.head.get(key) }
+func (c *streamCall) Header(key string) string { return c.head.get(key) }
 
-// Reply answers with m, or with err's status. It writes nothing itself: b.Flush does. It may be called on any
-// goroutine, and does nothing when the call is gone.
-func (c *Call) Reply(m proto.Message, err error, b *Batch) {
+func (c *streamCall) Reply(m proto.Message, err error, b *Batch) {
 	st, cn := (*stream)(c), c.c
 	cn.mu.Lock()
 	defer cn.mu.Unlock()
@@ -343,11 +358,7 @@ func (c *Call) Reply(m proto.Message, err error, b *Batch) {
 		err = st.answer(m)
 	}
 	if err != nil {
-		s, ok := status.FromError(err)
-		if !ok {
-			s = status.FromContextError(err)
-		}
-		st.end(s, nil)
+		st.end(statusOf(err), nil)
 	}
 }
 

@@ -38,6 +38,7 @@ type stream struct {
 	in      inbound
 	out     outbound
 	handler *handler  // nil for a call that is answered directly
+	pipe    *pipe     // nil for others
 	began   time.Time // if Config.Observe is set
 	busy    bool      // a handler or a Direct method is at it
 	orphan  bool      // counted in conn.orphans
@@ -196,6 +197,8 @@ func (st *stream) pump() {
 	o.pending = nil
 	if o.status != nil {
 		st.writeEnd()
+	} else if st.pipe != nil {
+		st.pipe.resume()
 	}
 	if st.handler != nil {
 		signal(st.handler.room)

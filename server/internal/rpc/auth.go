@@ -301,7 +301,7 @@ func (s *guardedStream) RecvMsg(m any) error {
 
 // direct returns who makes a call that must not be waited for. ok is false when it takes waiting to know, or to refuse
 // him: then Unary has to do it.
-func (g *Guard) direct(call *front.Call, method string, m proto.Message) (c caller, ok bool) {
+func (g *Guard) direct(call front.Call, method string, m proto.Message) (c caller, ok bool) {
 	c.anew = func() (auth.Identity, error) { return g.identifyCall(call) }
 	a := g.backend.Auth() // before the token is looked at: when one ends, the revision moves on
 	row, ok := auth.RowOf(method)
@@ -314,7 +314,7 @@ func (g *Guard) direct(call *front.Call, method string, m proto.Message) (c call
 	return c, err == nil && g.check(a, c.id, row, m) == nil
 }
 
-func (g *Guard) identifyCall(call *front.Call) (auth.Identity, error) {
+func (g *Guard) identifyCall(call front.Call) (auth.Identity, error) {
 	for _, key := range [...]string{rpctypes.TokenFieldNameGRPC, rpctypes.TokenFieldNameSwagger} {
 		if token := call.Header(key); token != "" {
 			return g.identifyToken(token)

@@ -39,7 +39,7 @@ func Direct(s *front.Server, async Async, kv *KV, lease *Lease, guard *Guard) {
 
 // request decodes a request, or answers that it is none or that there is no
 // leader.
-func (d *direct) request(c *front.Call, body []byte, r proto.Message, b *front.Batch) bool {
+func (d *direct) request(c front.Call, body []byte, r proto.Message, b *front.Batch) bool {
 	if err := proto.Unmarshal(body, r); err != nil {
 		c.Reply(nil, status.Errorf(codes.Internal, "grpc: failed to unmarshal the received message: %v", err), b)
 		return false
@@ -61,7 +61,7 @@ func writeOf[R any, P interface {
 	*R
 	proto.Message
 }](s *front.Server, d *direct, method string, kind state.Kind, check func(P) error) {
-	s.Direct(method, func(c *front.Call, body []byte, b *front.Batch) bool {
+	s.Direct(method, func(c front.Call, body []byte, b *front.Batch) bool {
 		r := P(new(R))
 		if !d.request(c, body, r, b) {
 			return true
@@ -72,7 +72,7 @@ func writeOf[R any, P interface {
 
 // write proposes a command, unless the request is malformed. It returns false
 // for one that is to be served, or refused, by one that may wait.
-func (d *direct) write(c *front.Call, method string, command state.Command, r proto.Message, err error, b *front.Batch) bool {
+func (d *direct) write(c front.Call, method string, command state.Command, r proto.Message, err error, b *front.Batch) bool {
 	p := &pendingWrite{call: c, d: d}
 	if err == nil && d.guard.enabled() {
 		who, ok := d.guard.direct(c, method, r)
@@ -97,7 +97,7 @@ type again struct {
 	caller  caller
 }
 
-func (d *direct) txn(c *front.Call, body []byte, b *front.Batch) bool {
+func (d *direct) txn(c front.Call, body []byte, b *front.Batch) bool {
 	r := new(pb.TxnRequest)
 	if !d.request(c, body, r, b) {
 		return true
@@ -111,7 +111,7 @@ func (d *direct) txn(c *front.Call, body []byte, b *front.Batch) bool {
 
 // pendingWrite is a call that waits for the log.
 type pendingWrite struct {
-	call  *front.Call
+	call  front.Call
 	d     *direct
 	again *again // nil while users are not needed
 }
@@ -146,7 +146,7 @@ func (p *pendingWrite) repeat(b *front.Batch) {
 const shortRange = 64
 
 // readRange takes ranges of the present. Those of the past may need the disk.
-func (d *direct) readRange(c *front.Call, body []byte, b *front.Batch) bool {
+func (d *direct) readRange(c front.Call, body []byte, b *front.Batch) bool {
 	r := new(pb.RangeRequest)
 	if !d.request(c, body, r, b) {
 		return true
@@ -179,7 +179,7 @@ func (d *direct) readRange(c *front.Call, body []byte, b *front.Batch) bool {
 // pendingRange is a range that waits until this member is known to have what
 // was written before it.
 type pendingRange struct {
-	call    *front.Call
+	call    front.Call
 	d       *direct
 	request *pb.RangeRequest
 	caller  *caller // nil if users were not needed when it came
