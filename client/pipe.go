@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -168,6 +169,9 @@ func (p *pipe) sendLater() {
 // send sends what is queued. Who calls it has set sending. It does not block if direct is set.
 func (p *pipe) send(direct bool) {
 	for {
+		if !direct {
+			runtime.Gosched() // others that were woken with the first have something to send, too
+		}
 		p.mu.Lock()
 		if len(p.queue) == 0 {
 			if p.closing {

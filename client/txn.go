@@ -20,6 +20,7 @@ type Txn struct {
 	compares []Compare
 	thenOps  []Op
 	elseOps  []Op
+	local    bool // see Serializable
 }
 
 // TxnResult is the answer of a transaction.
@@ -61,6 +62,13 @@ func (t *Txn) Else(ops ...Op) *Txn {
 	return t
 }
 
+// Serializable lets the member that is asked answer the transaction from its own state, as the option of the same name
+// does for a read: the answer may be old. It is for transactions that only read; others have an error at Commit.
+func (t *Txn) Serializable() *Txn {
+	t.local = true
+	return t
+}
+
 // Commit executes the transaction. Conditions that do not hold are no error: Succeeded tells.
 //
 // Errors: [ErrTooManyOps], [ErrDuplicateKey], [ErrUncertain] when it may have written, and those of its operations.
@@ -73,7 +81,13 @@ func (t *Txn) Commit(ctx context.Context) (*TxnResult, error) {
 	if !t.writes() {
 		m = methodTxnRead
 	}
-	bare := len(req.Compare) > 0 && len(req.Success) == 0 && len(req.Failure) == 0
+	if t.local {
+		if !m.read {
+			return nil, &Error{Op: m.name, Kind: ErrInvalid, Message: "a transaction that writes can not be serializable"}
+		}
+		localize(req)
+	}
+	bare := !t.local && len(req.Compare) > 0 && len(req.Success) == 0 && len(req.Failure) == 0
 	if bare {
 		req.Success = []*pb.RequestOp{linearize(req.Compare)}
 	}
@@ -85,6 +99,19 @@ func (t *Txn) Commit(ctx context.Context) (*TxnResult, error) {
 		resp.Responses = nil
 	}
 	return txnResult(&resp, t.client.ns), nil
+}
+
+// localize makes every read of a transaction serializable.
+func localize(req *pb.TxnRequest) {
+	for _, ops := range [...][]*pb.RequestOp{req.Success, req.Failure} {
+		for _, op := range ops {
+			if r := op.GetRequestRange(); r != nil {
+				r.Serializable = true
+			} else if nested := op.GetRequestTxn(); nested != nil {
+				localize(nested)
+			}
+		}
+	}
 }
 
 // linearize returns an operation for a transaction that only compares. etcd answers such a one from the member's own

@@ -62,9 +62,9 @@ func (c *Claim) Queue(ctx context.Context, r Rule) error {
 // if that is nil, with a new one. When it returns nil, the keys existed at the
 // revision of the view that the rule judged last, with the session's lease.
 func (c *Claim) Await(ctx context.Context, r Rule, view *View) error {
-	for {
+	for seen := client.Revision(0); ; {
 		if view == nil {
-			v, err := c.Confirm(ctx, r.Reads(c.Token())...)
+			v, err := c.confirm(ctx, seen, r.Reads(c.Token()))
 			if err != nil {
 				return err
 			}
@@ -78,7 +78,7 @@ func (c *Claim) Await(ctx context.Context, r Rule, view *View) error {
 		case w == nil:
 			return nil
 		default:
-			if err := c.Watch(ctx, w, view.Revision); err != nil {
+			if seen, err = c.watchUntil(ctx, w, view.Revision); err != nil {
 				return err
 			}
 		}
@@ -89,25 +89,46 @@ func (c *Claim) Await(ctx context.Context, r Rule, view *View) error {
 // Watch returns when there was an event after rev that ends the wait, or when
 // that can only be found out by looking again.
 func (c *Claim) Watch(ctx context.Context, w *Wait, rev client.Revision) error {
+	_, err := c.watchUntil(ctx, w, rev)
+	return err
+}
+
+// watchUntil is Watch, and returns the revision of the event; 0 if there is
+// none.
+func (c *Claim) watchUntil(ctx context.Context, w *Wait, rev client.Revision) (client.Revision, error) {
 	opts := append([]client.WatchOption{client.FromRevision(rev + 1)}, w.Options...)
 	for ev, err := range c.spec.Client.Watch(ctx, w.Key, opts...) {
 		switch {
 		case err == nil && w.Ends != nil && !w.Ends(ev):
 			continue
-		case err == nil, errors.Is(err, client.ErrCompacted):
-			return nil
+		case err == nil:
+			return ev.KV.ModRevision, nil
+		case errors.Is(err, client.ErrCompacted):
+			return 0, nil
 		case ctx.Err() != nil:
-			return c.ended(ctx)
+			return 0, c.ended(ctx)
 		default:
-			return err
+			return 0, err
 		}
 	}
-	return nil
+	return 0, nil
 }
 
 // Confirm proves in one step that the keys are still ours, the same ones and
 // with our lease, and executes the reads. If they are not, the claim is lost.
 func (c *Claim) Confirm(ctx context.Context, reads ...client.Op) (View, error) {
+	return c.confirm(ctx, 0, reads)
+}
+
+// confirm is Confirm. If seen is not zero, it is the revision of an event that
+// came after the keys were created, and any later state of the store will do:
+// the claim's call was under way then, so it may take effect there as well as
+// now. That what was older than the keys is gone, and that the keys exist, is as
+// true now as it was then, or else the keys were deleted since, which could have
+// come a moment after any other answer too. So a member may answer from its own
+// state, without a round to the leader and its followers: the one that has sent
+// the event has applied it.
+func (c *Claim) confirm(ctx context.Context, seen client.Revision, reads []client.Op) (View, error) {
 	conditions := c.Guard()
 	var gets []client.Op
 	for _, k := range c.spec.Keys {
@@ -115,8 +136,14 @@ func (c *Claim) Confirm(ctx context.Context, reads ...client.Op) (View, error) {
 		gets = append(gets, client.OpGet(k.Name))
 	}
 	for n := 0; ; n++ {
-		res, err := c.spec.Client.Txn().If(conditions...).Then(reads...).Else(gets...).Commit(ctx)
+		txn := c.spec.Client.Txn().If(conditions...).Then(reads...).Else(gets...)
+		if seen > 0 {
+			txn.Serializable()
+		}
+		res, err := txn.Commit(ctx)
 		switch {
+		case err == nil && res.Revision < seen: // of another member, which lags
+			seen = 0
 		case err == nil && res.Succeeded:
 			return View{Token: c.Token(), Revision: res.Revision, Results: res.Results}, nil
 		case err == nil:

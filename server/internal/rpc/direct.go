@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"iter"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -104,7 +105,7 @@ func (d *direct) txn(c front.Call, body []byte, b *front.Batch) bool {
 	}
 	err := checkTxn(r, d.kv.limits.TxnOps)
 	if err == nil && state.IsReadOnly(r) {
-		return false
+		return d.readTxn(c, r, b)
 	}
 	return d.write(c, pb.KV_Txn_FullMethodName, state.Command{Kind: state.KindTxn, Request: r}, r, err, b)
 }
@@ -141,9 +142,9 @@ func (p *pendingWrite) repeat(b *front.Batch) {
 	p.Done(response, err, b)
 }
 
-// shortRange is how many keys a range may have for the goroutine that has the
+// shortRead is how many keys a read may visit for the goroutine that has the
 // answers of others to give as well: some ten microseconds.
-const shortRange = 64
+const shortRead = 64
 
 // readRange takes ranges of the present. Those of the past may need the disk.
 func (d *direct) readRange(c front.Call, body []byte, b *front.Batch) bool {
@@ -154,10 +155,39 @@ func (d *direct) readRange(c front.Call, body []byte, b *front.Batch) bool {
 	if r.Revision > 0 {
 		return false
 	}
-	err := checkRange(r)
-	p := &pendingRange{call: c, d: d, request: r}
+	return d.read(c, pb.KV_Range_FullMethodName, r, r.Serializable, checkRange(r), b)
+}
+
+// readTxn takes transactions that only read, and only what is present.
+func (d *direct) readTxn(c front.Call, r *pb.TxnRequest, b *front.Batch) bool {
+	for op := range rangesOf(r) {
+		if op == nil || op.Revision > 0 {
+			return false
+		}
+	}
+	return d.read(c, pb.KV_Txn_FullMethodName, r, isSerializable(r), nil, b)
+}
+
+// rangesOf yields the ranges of a transaction that only reads, and nil for a
+// nested transaction.
+func rangesOf(r *pb.TxnRequest) iter.Seq[*pb.RangeRequest] {
+	return func(yield func(*pb.RangeRequest) bool) {
+		for _, branch := range [][]*pb.RequestOp{r.Success, r.Failure} {
+			for _, op := range branch {
+				if !yield(op.GetRequestRange()) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// read answers a read when it may be answered, unless it is malformed. It
+// returns false for one that is to be refused by one that may wait.
+func (d *direct) read(c front.Call, method string, r proto.Message, serializable bool, err error, b *front.Batch) bool {
+	p := &pendingRead{call: c, d: d, request: r}
 	if err == nil && d.guard.enabled() {
-		who, ok := d.guard.direct(c, pb.KV_Range_FullMethodName, r)
+		who, ok := d.guard.direct(c, method, r)
 		if !ok {
 			return false
 		}
@@ -166,7 +196,7 @@ func (d *direct) readRange(c front.Call, body []byte, b *front.Batch) bool {
 	switch {
 	case err != nil:
 		c.Reply(nil, err, b)
-	case r.Serializable:
+	case serializable:
 		p.Done(nil, nil, b)
 	default:
 		if err := d.async.ReadTo(p); err != nil {
@@ -176,18 +206,18 @@ func (d *direct) readRange(c front.Call, body []byte, b *front.Batch) bool {
 	return true
 }
 
-// pendingRange is a range that waits until this member is known to have what
-// was written before it.
-type pendingRange struct {
+// pendingRead is a range, or a transaction that only reads, which waits until
+// this member is known to have what was written before it.
+type pendingRead struct {
 	call    front.Call
 	d       *direct
-	request *pb.RangeRequest
+	request proto.Message
 	caller  *caller // nil if users were not needed when it came
 }
 
-func (p *pendingRange) Gone() bool { return p.call.Gone() }
+func (p *pendingRead) Gone() bool { return p.call.Gone() }
 
-func (p *pendingRange) Done(_ proto.Message, err error, b *front.Batch) {
+func (p *pendingRead) Done(_ proto.Message, err error, b *front.Batch) {
 	if err != nil {
 		p.call.Reply(nil, wireError(err), b)
 		return
@@ -199,15 +229,15 @@ func (p *pendingRange) Done(_ proto.Message, err error, b *front.Batch) {
 			return
 		}
 	}
-	if view.AtMost(shortRange, p.request.Key, p.request.RangeEnd) {
+	if p.short(view) {
 		p.answer(view, b)
 	} else {
 		p.call.Go(func(b *front.Batch) { p.answer(view, b) })
 	}
 }
 
-// permit tells whether the caller may read the range in a view with these users.
-func (p *pendingRange) permit(a *state.Auth) error {
+// permit tells whether the caller may read in a view with these users.
+func (p *pendingRead) permit(a *state.Auth) error {
 	who := p.caller
 	if who == nil {
 		c := caller{anew: func() (auth.Identity, error) { return p.d.guard.identifyCall(p.call) }}
@@ -216,12 +246,43 @@ func (p *pendingRange) permit(a *state.Auth) error {
 	return p.d.guard.Read(context.WithValue(p.call.Context(), callerKey{}, *who), a, p.request)
 }
 
-func (p *pendingRange) answer(view *state.View, b *front.Batch) {
-	response, err := view.Range(p.request)
+// short reports whether the read visits few keys.
+func (p *pendingRead) short(view *state.View) bool {
+	r, ok := p.request.(*pb.TxnRequest)
+	if !ok {
+		r := p.request.(*pb.RangeRequest)
+		return view.AtMost(shortRead, r.Key, r.RangeEnd)
+	}
+	parts := len(r.Compare) + len(r.Success) + len(r.Failure)
+	most := shortRead / max(parts, 1) // of each: most of them have one key
+	for _, c := range r.Compare {
+		if !view.AtMost(most, c.Key, c.RangeEnd) {
+			return false
+		}
+	}
+	for op := range rangesOf(r) {
+		if !view.AtMost(most, op.Key, op.RangeEnd) {
+			return false
+		}
+	}
+	return true
+}
+
+func (p *pendingRead) answer(view *state.View, b *front.Batch) {
+	response, header, err := p.execute(view)
 	if err != nil {
 		p.call.Reply(nil, wireError(err), b)
 		return
 	}
-	p.d.kv.store.FillHeader(response.Header)
+	p.d.kv.store.FillHeader(header)
 	p.call.Reply(response, nil, b)
+}
+
+func (p *pendingRead) execute(view *state.View) (proto.Message, *pb.ResponseHeader, error) {
+	if r, ok := p.request.(*pb.TxnRequest); ok {
+		response, err := view.Txn(r)
+		return response, response.GetHeader(), err
+	}
+	response, err := view.Range(p.request.(*pb.RangeRequest))
+	return response, response.GetHeader(), err
 }

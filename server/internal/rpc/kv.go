@@ -133,14 +133,11 @@ func (s *KV) view(ctx context.Context, serializable bool, r proto.Message) (*sta
 // its answer may then be stale, so here it is linearizable.
 func isSerializable(r *pb.TxnRequest) bool {
 	ranges := 0
-	for _, branch := range [][]*pb.RequestOp{r.Success, r.Failure} {
-		for _, op := range branch {
-			rr := op.GetRequestRange()
-			if rr == nil || !rr.Serializable {
-				return false
-			}
-			ranges++
+	for op := range rangesOf(r) {
+		if op == nil || !op.Serializable {
+			return false
 		}
+		ranges++
 	}
 	return ranges > 0
 }
