@@ -30,46 +30,77 @@ func (co *core) call(ctx context.Context, m method, req, resp proto.Message) err
 	if co.ctx.Err() != nil {
 		return &Error{Op: m.name, Kind: ErrClosed}
 	}
-	ctx, cancel := co.bounded(ctx)
-	defer cancel()
-	out := ctx
-	if !m.local {
-		out = requireLeader(ctx)
+	r := request{method: m.full, body: req, leader: !m.local}
+	ep := co.pool.ready()
+	if _, ok := ctx.Deadline(); ok || ep == nil {
+		ctx, cancel := co.bounded(ctx)
+		defer cancel()
+		return co.callUntil(ctx, m, r, resp, nil)
 	}
-	var last *Error // of the latest attempt
-	for attempt := 0; ; attempt++ {
+	// The first attempt is mostly the only one: it does without a context with a deadline.
+	begin := time.Now()
+	r.limit = co.cfg.RequestTimeout
+	sent, err := co.attempt(ctx, ep, r, resp)
+	if err == nil {
+		return nil
+	}
+	ctx, cancel := context.WithDeadline(ctx, begin.Add(r.limit))
+	defer cancel()
+	r.limit = 0
+	last := co.failed(ctx, m, ep, sent, err)
+	if !last.again {
+		return last
+	}
+	co.pool.leave(ep)
+	return co.callUntil(ctx, m, r, resp, last)
+}
+
+// callUntil is call within ctx, after an attempt that failed with last, if that is not nil.
+func (co *core) callUntil(ctx context.Context, m method, r request, resp proto.Message, last *Error) error {
+	attempt := 0
+	if last != nil {
+		attempt = 1
+	}
+	for ; ; attempt++ {
+		if attempt > 0 && !co.pause(ctx, attempt-1) && ctx.Err() != nil {
+			last.endedBy(ctx)
+			return last
+		}
 		ep, err := co.pool.pick(ctx)
 		if err != nil {
 			return unavailable(m, err, last)
 		}
-		sent, err := co.attempt(out, ep, m, req, resp)
+		sent, err := co.attempt(ctx, ep, r, resp)
 		if err == nil {
 			return nil
 		}
-		last = judge(m, ep.name, sent, err)
-		if co.ctx.Err() != nil {
-			last.Kind = ErrClosed
-		}
-		if ctx.Err() != nil {
-			last.endedBy(ctx)
-		}
-		if !last.again || ctx.Err() != nil || co.ctx.Err() != nil {
+		last = co.failed(ctx, m, ep, sent, err)
+		if !last.again {
 			return last
 		}
 		co.pool.leave(ep)
-		if !co.pause(ctx, attempt) && ctx.Err() != nil {
-			last.endedBy(ctx)
-			return last
-		}
 	}
 }
 
+// failed makes an error of an attempt. It is again if another attempt may follow.
+func (co *core) failed(ctx context.Context, m method, ep *endpoint, sent bool, err error) *Error {
+	last := judge(m, ep.name, sent, err)
+	if co.ctx.Err() != nil {
+		last.Kind, last.again = ErrClosed, false
+	}
+	if ctx.Err() != nil {
+		last.endedBy(ctx)
+		last.again = false
+	}
+	return last
+}
+
 // attempt sends the request to one endpoint, once.
-func (co *core) attempt(ctx context.Context, ep *endpoint, m method, req, resp proto.Message) (sent bool, err error) {
+func (co *core) attempt(ctx context.Context, ep *endpoint, r request, resp proto.Message) (sent bool, err error) {
 	ep.requests.Add(1)
 	defer ep.requests.Add(-1)
 	proto.Reset(resp)
-	sent, err = co.transport.unary(ctx, ep, m.full, req, resp)
+	sent, err = co.transport.unary(ctx, ep, r, resp)
 	if err == nil {
 		ep.heard(co.clock.now())
 		co.saw(resp)

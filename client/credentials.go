@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
@@ -26,14 +27,13 @@ func newAuthenticated(t transport, name, password string) *authenticated {
 	return &authenticated{transport: t, name: name, password: password, lock: make(chan struct{}, 1)}
 }
 
-func (a *authenticated) unary(ctx context.Context, ep *endpoint, method string, req, resp proto.Message) (sent bool, err error) {
+func (a *authenticated) unary(ctx context.Context, ep *endpoint, r request, resp proto.Message) (sent bool, err error) {
 	for again := false; ; again = true {
-		token, err := a.get(ctx, ep)
-		if err != nil {
+		if r.token, err = a.get(ctx, ep, r.limit); err != nil {
 			return false, err // whatever became of that request, this one was not sent
 		}
-		sent, err = a.transport.unary(withToken(ctx, token), ep, method, req, resp)
-		if err == nil || again || !a.rejected(status.Convert(err).Message(), token) {
+		sent, err = a.transport.unary(ctx, ep, r, resp)
+		if err == nil || again || !a.rejected(status.Convert(err).Message(), r.token) {
 			return sent, err
 		}
 		proto.Reset(resp)
@@ -41,7 +41,7 @@ func (a *authenticated) unary(ctx context.Context, ep *endpoint, method string, 
 }
 
 func (a *authenticated) stream(ctx context.Context, ep *endpoint, desc *grpc.StreamDesc, method string) (grpc.ClientStream, error) {
-	token, err := a.get(ctx, ep)
+	token, err := a.get(ctx, ep, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -71,8 +71,9 @@ func (s *authenticatedStream) RecvMsg(m any) error {
 	return err
 }
 
-// get returns the token, and asks the endpoint for one if there is none. It is empty where no users are needed.
-func (a *authenticated) get(ctx context.Context, ep *endpoint) (string, error) {
+// get returns the token, and asks the endpoint for one, within limit, if there is none. It is empty where no users are
+// needed.
+func (a *authenticated) get(ctx context.Context, ep *endpoint, limit time.Duration) (string, error) {
 	select {
 	case a.lock <- struct{}{}:
 	case <-ctx.Done():
@@ -84,7 +85,7 @@ func (a *authenticated) get(ctx context.Context, ep *endpoint) (string, error) {
 	}
 	var resp pb.AuthenticateResponse
 	req := &pb.AuthenticateRequest{Name: a.name, Password: a.password}
-	_, err := a.transport.unary(ctx, ep, pb.Auth_Authenticate_FullMethodName, req, &resp)
+	_, err := a.transport.unary(ctx, ep, request{method: pb.Auth_Authenticate_FullMethodName, body: req, limit: limit}, &resp)
 	if err != nil && strings.HasPrefix(status.Convert(err).Message(), textNotEnabled) {
 		a.off = true
 		return "", nil

@@ -1,8 +1,6 @@
 package client
 
 import (
-	"google.golang.org/protobuf/proto"
-
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
@@ -85,8 +83,16 @@ func (r *getRequest) wire(ns string) (*pb.RangeRequest, error) {
 	if r.keys.single() && r.keys.key == "" {
 		return nil, ErrEmptyKey
 	}
-	keys, out := r.keys.in(ns), proto.CloneOf(r.pb)
-	out.Key, out.RangeEnd = []byte(keys.key), []byte(keys.end)
+	keys, o := r.keys.in(ns), r.pb
+	out := &pb.RangeRequest{
+		Key: []byte(keys.key), Limit: o.Limit, Revision: o.Revision, SortOrder: o.SortOrder, SortTarget: o.SortTarget,
+		Serializable: o.Serializable, KeysOnly: o.KeysOnly, CountOnly: o.CountOnly,
+		MinModRevision: o.MinModRevision, MaxModRevision: o.MaxModRevision,
+		MinCreateRevision: o.MinCreateRevision, MaxCreateRevision: o.MaxCreateRevision,
+	}
+	if keys.end != "" {
+		out.RangeEnd = []byte(keys.end)
+	}
 	return out, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	latchkeyv1 "github.com/latchkey-go/latchkey/api/latchkey/v1"
+	"github.com/latchkey-go/latchkey/internal/codec"
 )
 
 const (
@@ -65,6 +67,7 @@ type pipeBatch struct {
 // pipeCall is a request that was sent, or will be, and the caller who waits for its answer.
 type pipeCall struct {
 	done  chan struct{} // capacity 1
+	timer *time.Timer
 	bytes int
 
 	// Set before done.
@@ -73,53 +76,67 @@ type pipeCall struct {
 	err  error
 }
 
-var pipeCalls = sync.Pool{New: func() any { return &pipeCall{done: make(chan struct{}, 1)} }}
-
-// pipeRequest is what a call sends.
-type pipeRequest struct {
-	method latchkeyv1.Method
-	body   proto.Message
-	marks
-}
+// pipeCalls are used again, which spares each request a channel and a timer.
+var pipeCalls = sync.Pool{New: func() any {
+	timer := time.NewTimer(time.Hour)
+	timer.Stop()
+	return &pipeCall{done: make(chan struct{}, 1), timer: timer}
+}}
 
 // do sends a request and waits for its answer. taken is false if nothing was done, because the pipe does not take it.
 // When ctx ends, the request may have been executed.
-func (p *pipe) do(ctx context.Context, req pipeRequest, resp proto.Message) (taken, sent bool, err error) {
-	size := proto.Size(req.body)
+func (p *pipe) do(ctx context.Context, r request, number latchkeyv1.Method, resp proto.Message) (taken, sent bool, err error) {
+	size := codec.Size(r.body)
 	if size > pipeRequestBytesMax {
 		return false, false, nil
 	}
 	call := pipeCalls.Get().(*pipeCall)
-	id, direct, err := p.enqueue(call, req, size)
+	id, direct, err := p.enqueue(call, r, number, size)
 	if id == 0 {
 		return err != nil, false, err
 	}
 	if direct {
 		p.send(true)
 	}
-	select {
-	case <-call.done:
-	case <-ctx.Done():
+	if err := call.await(ctx, r.limit); err != nil {
 		if p.withdraw(id) {
-			return true, true, status.FromContextError(ctx.Err()).Err() // call is not used again: it may be told yet
+			return true, true, status.FromContextError(err).Err() // call is not used again
 		}
 		<-call.done
 	}
 	sent, err = call.sent, call.err
 	if err == nil {
-		err = proto.Unmarshal(call.body, resp)
+		err = codec.Unmarshal(call.body, resp)
 		if err != nil {
 			err = status.Errorf(codes.Internal, "decode the answer: %v", err)
 		}
 	}
-	*call = pipeCall{done: call.done}
+	*call = pipeCall{done: call.done, timer: call.timer}
 	pipeCalls.Put(call)
 	return true, sent, err
 }
 
+// await waits for the answer, and returns why it waits no more if there is none.
+func (call *pipeCall) await(ctx context.Context, limit time.Duration) error {
+	var expired <-chan time.Time
+	if limit > 0 {
+		call.timer.Reset(limit)
+		defer call.timer.Stop()
+		expired = call.timer.C
+	}
+	select {
+	case <-call.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-expired:
+		return context.DeadlineExceeded
+	}
+}
+
 // enqueue puts a request into the queue, and sees to it that it is sent; by the caller, if direct is set. The id is 0 if
 // the pipe does not take it.
-func (p *pipe) enqueue(call *pipeCall, req pipeRequest, size int) (id uint64, direct bool, err error) {
+func (p *pipe) enqueue(call *pipeCall, r request, number latchkeyv1.Method, size int) (id uint64, direct bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.err != nil || p.closing || len(p.calls) >= p.max || p.queued > pipeQueueBytes {
@@ -127,7 +144,7 @@ func (p *pipe) enqueue(call *pipeCall, req pipeRequest, size int) (id uint64, di
 	}
 	batch := p.batch()
 	before := len(batch.message)
-	if batch.message, err = appendPipeRequest(batch.message, p.lastID+1, req, size); err != nil {
+	if batch.message, err = appendPipeRequest(batch.message, p.lastID+1, r, number, size); err != nil {
 		batch.message = batch.message[:before]
 		return 0, false, status.Errorf(codes.Internal, "encode the request: %v", err)
 	}
@@ -322,12 +339,12 @@ func (p *pipe) fail(err error) {
 }
 
 // appendPipeRequest appends a request to a message. size is that of its body.
-func appendPipeRequest(b []byte, id uint64, req pipeRequest, size int) ([]byte, error) {
-	whole := 1 + protowire.SizeVarint(id) + 1 + protowire.SizeVarint(uint64(req.method)) + 1 + protowire.SizeBytes(size)
-	if req.token != "" {
-		whole += 1 + protowire.SizeBytes(len(req.token))
+func appendPipeRequest(b []byte, id uint64, r request, number latchkeyv1.Method, size int) ([]byte, error) {
+	whole := 1 + protowire.SizeVarint(id) + 1 + protowire.SizeVarint(uint64(number)) + 1 + protowire.SizeBytes(size)
+	if r.token != "" {
+		whole += 1 + protowire.SizeBytes(len(r.token))
 	}
-	if req.leader {
+	if r.leader {
 		whole += 2
 	}
 	b = protowire.AppendTag(b, 1, protowire.BytesType)
@@ -335,18 +352,18 @@ func appendPipeRequest(b []byte, id uint64, req pipeRequest, size int) ([]byte, 
 	b = protowire.AppendTag(b, 1, protowire.VarintType)
 	b = protowire.AppendVarint(b, id)
 	b = protowire.AppendTag(b, 2, protowire.VarintType)
-	b = protowire.AppendVarint(b, uint64(req.method))
-	if req.token != "" {
+	b = protowire.AppendVarint(b, uint64(number))
+	if r.token != "" {
 		b = protowire.AppendTag(b, 4, protowire.BytesType)
-		b = protowire.AppendString(b, req.token)
+		b = protowire.AppendString(b, r.token)
 	}
-	if req.leader {
+	if r.leader {
 		b = protowire.AppendTag(b, 5, protowire.VarintType)
 		b = protowire.AppendVarint(b, 1)
 	}
 	b = protowire.AppendTag(b, 3, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(size))
-	return proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(b, req.body)
+	return codec.AppendSized(b, r.body, size)
 }
 
 // pipeFields calls f with each field of a message: the value of a varint, or the bytes, which are not nil then. Others

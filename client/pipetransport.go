@@ -35,16 +35,16 @@ var pipeMethods = map[string]latchkeyv1.Method{
 // that a pipe does not take, are unary RPCs.
 type pipeTransport struct{ grpcTransport }
 
-func (t pipeTransport) unary(ctx context.Context, ep *endpoint, method string, req, resp proto.Message) (bool, error) {
-	if p, number := ep.pipe.Load(), pipeMethods[method]; p != nil && number != 0 {
+func (t pipeTransport) unary(ctx context.Context, ep *endpoint, r request, resp proto.Message) (bool, error) {
+	if p, number := ep.pipe.Load(), pipeMethods[r.method]; p != nil && number != 0 {
 		// Metadata of the caller's own is for an RPC.
 		if _, own := metadata.FromOutgoingContext(ctx); !own {
-			if taken, sent, err := p.do(ctx, pipeRequest{number, req, marksOf(ctx)}, resp); taken {
+			if taken, sent, err := p.do(ctx, r, number, resp); taken {
 				return sent, err
 			}
 		}
 	}
-	return t.grpcTransport.unary(ctx, ep, method, req, resp)
+	return t.grpcTransport.unary(ctx, ep, r, resp)
 }
 
 // keepPipe keeps a pipe open at an endpoint whose server has them, until ctx is done.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -17,75 +18,64 @@ import (
 // transport carries requests to one endpoint, one attempt each. Everything that the client asks of a server passes
 // through it, so a faster way to carry requests replaces it in one place.
 type transport interface {
-	// unary sends req and fills in resp. sent is false only when no server can have got the request, nor ever will.
-	unary(ctx context.Context, ep *endpoint, method string, req, resp proto.Message) (sent bool, err error)
+	// unary sends a request and fills in resp. sent is false only when no server can have got the request, nor ever will.
+	unary(ctx context.Context, ep *endpoint, r request, resp proto.Message) (sent bool, err error)
 	// stream opens a stream, which ends when ctx is done.
 	stream(ctx context.Context, ep *endpoint, desc *grpc.StreamDesc, method string) (grpc.ClientStream, error)
+}
+
+// request is what a transport is to send.
+type request struct {
+	method string // gRPC's name
+	body   proto.Message
+	token  string // of the user; "" for none
+	leader bool   // a member without a leader is to refuse it
+	// limit bounds the attempt; 0 leaves that to the context. It costs less than a context with a deadline.
+	limit time.Duration
 }
 
 // grpcTransport sends each request as the unary RPC that it is in etcd's API.
 type grpcTransport struct{}
 
-func (grpcTransport) unary(ctx context.Context, ep *endpoint, method string, req, resp proto.Message) (bool, error) {
+func (grpcTransport) unary(ctx context.Context, ep *endpoint, r request, resp proto.Message) (bool, error) {
+	if r.limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, r.limit)
+		defer cancel()
+	}
+	if r.leader {
+		ctx = requireLeader(ctx)
+	}
 	// gRPC fills in the peer exactly when the request was given to a connection that stood. A request that was refused
 	// for want of a connection, or that a server declared unprocessed, leaves it empty.
 	var to peer.Peer
-	err := ep.conn.Load().Invoke(withMetadata(ctx), method, req, resp, grpc.Peer(&to))
+	err := ep.conn.Load().Invoke(withToken(ctx, r.token), r.method, r.body, resp, grpc.Peer(&to))
 	return to.Addr != nil, err
 }
 
 func (grpcTransport) stream(ctx context.Context, ep *endpoint, desc *grpc.StreamDesc, method string) (grpc.ClientStream, error) {
-	return ep.conn.Load().NewStream(withMetadata(ctx), desc, method)
+	return ep.conn.Load().NewStream(ctx, desc, method)
 }
 
-// hasLeader is the metadata with which a member without a leader refuses a request instead of letting it wait: a write
+// The metadata of RPCs. With hasLeader a member without a leader refuses a request instead of letting it wait: a write
 // then has a certain outcome, and the client another member to ask.
 const (
+	tokenKey       = "token" // of a user
 	hasLeaderKey   = "hasleader"
 	hasLeaderValue = "true"
 )
 
-// tokenKey is the metadata that carries a user's token.
-const tokenKey = "token"
-
-// marks are what a request says besides its message. They travel in its context to the transport.
-type marks struct {
-	token  string // of the user; "" for none
-	leader bool   // a member without a leader is to refuse it
-}
-
-type marksKey struct{}
-
-func marksOf(ctx context.Context) marks {
-	m, _ := ctx.Value(marksKey{}).(marks)
-	return m
-}
-
+// requireLeader adds hasLeader to what an RPC carries.
 func requireLeader(ctx context.Context) context.Context {
-	m := marksOf(ctx)
-	m.leader = true
-	return context.WithValue(ctx, marksKey{}, m)
+	return metadata.AppendToOutgoingContext(ctx, hasLeaderKey, hasLeaderValue)
 }
 
+// withToken adds a token, if there is one, to what an RPC carries.
 func withToken(ctx context.Context, token string) context.Context {
 	if token == "" {
 		return ctx
 	}
-	m := marksOf(ctx)
-	m.token = token
-	return context.WithValue(ctx, marksKey{}, m)
-}
-
-// withMetadata turns the marks of a request into the metadata of an RPC.
-func withMetadata(ctx context.Context) context.Context {
-	m := marksOf(ctx)
-	if m.leader {
-		ctx = metadata.AppendToOutgoingContext(ctx, hasLeaderKey, hasLeaderValue)
-	}
-	if m.token != "" {
-		ctx = metadata.AppendToOutgoingContext(ctx, tokenKey, m.token)
-	}
-	return ctx
+	return metadata.AppendToOutgoingContext(ctx, tokenKey, token)
 }
 
 // method is an RPC, and how it may be treated.

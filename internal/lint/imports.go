@@ -118,7 +118,7 @@ var Rules = map[string]Rule{
 	},
 
 	// What users import: no server, no raft, no bbolt, no cobra.
-	"client":                        {Own: []string{"api/latchkey/v1"}, External: []string{etcdAPI, protobuf, grpc, genproto, uuid}},
+	"client":                        {Own: []string{"api/latchkey/v1", "internal/codec"}, External: []string{etcdAPI, protobuf, grpc, genproto, uuid}},
 	"client/clienttest":             {Own: []string{"client"}, External: []string{etcdAPI, protobuf, grpc, testify}},
 	"recipes/fence":                 {},
 	"recipes/fence/fencegrpc":       {Own: []string{"recipes/fence"}, External: []string{grpc}},

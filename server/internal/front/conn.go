@@ -78,14 +78,19 @@ type writer struct {
 	sendWindow int64
 	initial    int64 // of each new stream's window for sending
 	maxFrame   int
-	pipes      []*pipe       // have something to say that is no message yet
-	waiting    []*stream     // have something to send, and wait for the connection's window or for room
-	roomy      chan struct{} // a token when what waits has become less
-	writing    bool          // a goroutine writes; what is added to out is its job too
-	listed     bool          // in a Batch that will flush
-	acks       acks
-	spoken     spoken
+	queues
+	writing bool // a goroutine writes; what is added to out is its job too
+	listed  bool // in a Batch that will flush
+	acks    acks
+	spoken  spoken
 	ending
+}
+
+// queues is what waits to become part of out.
+type queues struct {
+	pipes   []*pipe       // have something to say that is no message yet
+	waiting []*stream     // have something to send, and wait for the connection's window or for room
+	roomy   chan struct{} // a token when what waits has become less
 }
 
 // ending is how far a connection is with its end.
