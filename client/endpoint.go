@@ -20,6 +20,8 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
+
+	"github.com/latchkey-go/latchkey/internal/codec/codecgrpc"
 )
 
 const (
@@ -87,7 +89,7 @@ func newEndpoint(cfg Config, name string) (*endpoint, error) {
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingInterval, Timeout: unackedTimeout}),
 		grpc.WithInitialWindowSize(streamWindowBytes),
 		grpc.WithInitialConnWindowSize(connectionWindowBytes),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(responseBytesMax)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(responseBytesMax), grpc.ForceCodecV2(codecgrpc.New())),
 		// No policy from outside may repeat a request: only the client knows which ones may be.
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),

@@ -73,7 +73,7 @@ func (b backend) ProposeTo(c state.Command, to rpc.Completion) error {
 
 func (b backend) propose(c state.Command, to rpc.Completion) (*waiter, error) {
 	s := b.Server
-	data, err := c.AppendTo(nil)
+	data, err := c.Encode()
 	if err != nil {
 		return nil, fmt.Errorf("encode command: %w", err)
 	}

@@ -33,6 +33,7 @@ func (s *Server) registerServices() error {
 	intercept := rpc.Chain(rpc.RequireLeader(b), contentionCodes(s.front.guard.Unary))
 	cfg := front.Config{
 		Codec:           rpc.Codec(),
+		Encoder:         rpc.Encoder(),
 		MaxRequestBytes: s.cfg.MaxRequestBytes + messageOverhead,
 		MinPingInterval: s.cfg.Limits.KeepAliveMinTime,
 		MaxStreams:      s.cfg.Limits.StreamsPerConnection,

@@ -51,10 +51,10 @@ type sample struct {
 
 // samples tells what is allocated besides the message itself.
 var samples = []sample{
-	{"put", put(), 0, 1},
+	{"put", put(), 2, 2},
 	{"get", &pb.RangeRequest{Key: make([]byte, 20)}, 0, 1},
-	// Lists of compares and of operations, what is compared with, two operations, and a copy of the put.
-	{"txn", txnOf(put()), 7, 8},
+	// Lists of compares and of operations, what is compared with, two operations, the put's key and value.
+	{"txn", txnOf(put()), 8, 9},
 	{"put response", &pb.PutResponse{Header: header()}, 1, 1},
 	// The header, the pair with its list, and its bytes.
 	{"get response", &pb.RangeResponse{Header: header(), Kvs: pairs(1), Count: 1}, 3, 3},

@@ -180,7 +180,6 @@ func read(m proto.Message, r reader) bool {
 	proto.Reset(m)
 	switch m := m.(type) {
 	case *pb.PutRequest:
-		r.owned = r.owned && len(r.b) <= sharedBytesMax
 		return readPutRequest(m, r)
 	case *pb.RangeRequest:
 		return readRangeRequest(m, r)

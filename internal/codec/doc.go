@@ -15,12 +15,12 @@
 //
 // Unmarshal keeps nothing of what it decodes. The byte fields of a message that is no longer than 512 bytes are slices of
 // one copy of it; of a longer one, each nested message that is short enough has its copy, and each longer field is an
-// allocation of its own. So whoever keeps one field keeps at most half a kilobyte of others. A put inside of a transaction
-// has a copy of its own, because its key and value are what a store keeps. Such slices have no capacity beyond their
-// length: an append to one does not write into another.
+// allocation of its own. So whoever keeps one field keeps at most half a kilobyte of others. Such slices have no capacity
+// beyond their length: an append to one does not write into another. The key and the value of a put are always two
+// allocations, because a store keeps them, each for a time of its own.
 //
-// UnmarshalOwned is the same for a buffer that the caller gives away: the byte fields of requests are then slices of the
-// buffer itself. The exceptions are puts of more than 512 bytes, and those inside of transactions.
+// UnmarshalOwned is the same for a buffer that the caller gives away: the byte fields of requests other than puts are then
+// slices of the buffer itself.
 //
 // Messages that are decoded together, such as the pairs of a range or an operation and its request, are allocated
 // together.

@@ -81,7 +81,6 @@ func readRequestOp(r reader) (*pb.RequestOp, bool) {
 			body pb.PutRequest
 		})
 		o.op.Request, o.kind.RequestPut = &o.kind, &o.body
-		r.owned = false // its key and value outlive the transaction
 		r.expect(readPutRequest(&o.body, r.nested()))
 		return &o.op, r.end()
 	case tagOpDelete:

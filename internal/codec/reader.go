@@ -17,6 +17,7 @@ const (
 type reader struct {
 	b     []byte
 	owned bool // b is ours: fields may be slices of it
+	apart bool // but fields are not to be slices of anything that others are
 	odd   bool
 	last  byte // tag
 	depth byte
@@ -120,9 +121,11 @@ func (r *reader) bytes() []byte {
 
 // anyBytes is bytes for a field that is encoded even when it is empty. It is not nil then.
 func (r *reader) anyBytes() []byte {
-	r.share()
+	if !r.apart {
+		r.share()
+	}
 	v := r.body()
-	if !r.owned {
+	if r.apart || !r.owned {
 		return append([]byte{}, v...)
 	}
 	return v

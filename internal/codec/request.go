@@ -34,6 +34,7 @@ func writePutRequest(b []byte, m *pb.PutRequest) []byte {
 }
 
 func readPutRequest(m *pb.PutRequest, r reader) bool {
+	r.apart = true
 	for {
 		switch r.next() {
 		case tagPutKey:

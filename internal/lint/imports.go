@@ -69,8 +69,12 @@ var Rules = map[string]Rule{
 	"api/latchkey/v1":     {External: []string{protobuf, grpc}},
 	"api/generate":        {External: []string{etcdAPI, protobuf}},
 
+	// The wire format of the messages that both sides send most.
+	"internal/codec":           {Pure: true, External: []string{etcdAPI, protobuf}},
+	"internal/codec/codecgrpc": {Own: []string{"internal/codec"}, External: []string{protobuf, grpc}},
+
 	// The core: data structures and decisions, nothing that waits.
-	"server/internal/state":   {Pure: true, External: []string{etcdAPI, protobuf, btree}},
+	"server/internal/state":   {Pure: true, Own: []string{"internal/codec"}, External: []string{etcdAPI, protobuf, btree}},
 	"server/internal/replica": {Pure: true, External: []string{raft, protobuf}},
 
 	// The disk, bottom up.
@@ -88,7 +92,7 @@ var Rules = map[string]Rule{
 	"server/internal/front":  {Own: []string{"server/internal/socket"}, External: []string{protobuf, grpc, xnet}},
 	"server/internal/auth":   {Own: []string{"server/internal/state"}, External: []string{etcdAPI, protobuf, grpc, bcrypt, jwt}},
 	"server/internal/rpc": {
-		Own:      []string{"api/latchkey/v1", "server/internal/auth", "server/internal/front", "server/internal/state", "server/internal/watch"},
+		Own:      []string{"api/latchkey/v1", "internal/codec", "internal/codec/codecgrpc", "server/internal/auth", "server/internal/front", "server/internal/state", "server/internal/watch"},
 		External: []string{etcdAPI, protobuf, grpc, genproto},
 	},
 	"server/internal/web": {
@@ -118,7 +122,7 @@ var Rules = map[string]Rule{
 	},
 
 	// What users import: no server, no raft, no bbolt, no cobra.
-	"client":                        {Own: []string{"api/latchkey/v1", "internal/codec"}, External: []string{etcdAPI, protobuf, grpc, genproto, uuid}},
+	"client":                        {Own: []string{"api/latchkey/v1", "internal/codec", "internal/codec/codecgrpc"}, External: []string{etcdAPI, protobuf, grpc, genproto, uuid}},
 	"client/clienttest":             {Own: []string{"client"}, External: []string{etcdAPI, protobuf, grpc, testify}},
 	"recipes/fence":                 {},
 	"recipes/fence/fencegrpc":       {Own: []string{"recipes/fence"}, External: []string{grpc}},

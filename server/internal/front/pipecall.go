@@ -115,7 +115,8 @@ func (p *pipe) answer(pc *pipeCall, m proto.Message, err error) codes.Code {
 	if err != nil {
 		return p.answerStatus(pc, statusOf(err), false)
 	}
-	size := proto.Size(m)
+	e := p.st.c.s.cfg.Encoder
+	size := e.Size(m)
 	if p.st.c.unsent+size > unsentMaxBytes {
 		return p.answerStatus(pc, status.New(codes.ResourceExhausted, "too many answers wait for the client to read them"), false)
 	}
@@ -128,7 +129,7 @@ func (p *pipe) answer(pc *pipeCall, m proto.Message, err error) codes.Code {
 	b = protowire.AppendVarint(b, pc.id)
 	b = protowire.AppendTag(b, body, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(size))
-	b, err = proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(b, m)
+	b, err = e.AppendSized(b, m, size)
 	if err != nil {
 		return p.answerStatus(pc, status.Newf(codes.Internal, "grpc: error while marshaling: %v", err), false)
 	}

@@ -96,7 +96,7 @@ func (c *raw) must(err error) {
 }
 
 func message(m proto.Message) []byte {
-	b, err := appendMessage(nil, m)
+	b, err := appendMessage(nil, protobufEncoder{}, m, proto.Size(m))
 	if err != nil {
 		panic(err)
 	}

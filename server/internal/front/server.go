@@ -40,6 +40,7 @@ type Config struct {
 	// MaxStreams bounds the calls of a connection that are under way. 10,000 if zero.
 	MaxStreams int
 	Codec      encoding.CodecV2
+	Encoder    Encoder                     // of the answers of Direct methods; nil: protobuf's
 	Intercept  grpc.UnaryServerInterceptor // around unary methods, not around Direct ones; nil for none
 	// Web serves what is no gRPC: HTTP/1, and requests of HTTP/2 with another content type. Nil: both are refused.
 	Web http.Handler
@@ -99,6 +100,9 @@ func New(cfg Config) *Server {
 	}
 	if cfg.MaxStreams == 0 {
 		cfg.MaxStreams = streamsMax
+	}
+	if cfg.Encoder == nil {
+		cfg.Encoder = protobufEncoder{}
 	}
 	if cfg.Turn == nil {
 		cfg.Turn = func() {}
@@ -367,12 +371,14 @@ var statusOK = status.New(codes.OK, "")
 // answer writes m and the status of success. mu is held.
 func (st *stream) answer(m proto.Message) error {
 	c := st.c
-	size := prefixBytes + proto.Size(m)
+	e := c.s.cfg.Encoder
+	body := e.Size(m)
+	size := prefixBytes + body
 	if !st.fits(size) {
 		if c.unsent+size > unsentMaxBytes {
 			return status.Error(codes.ResourceExhausted, "too many answers wait for the client to read them")
 		}
-		b, err := appendMessage(make([]byte, 0, size), m)
+		b, err := appendMessage(make([]byte, 0, size), e, m, body)
 		if err != nil {
 			return status.Errorf(codes.Internal, "grpc: error while marshaling: %v", err)
 		}
@@ -385,7 +391,7 @@ func (st *stream) answer(m proto.Message) error {
 	at := len(c.out)
 	c.out = appendFrameHeader(c.out, size, frameData, 0, st.id)
 	var err error
-	if c.out, err = appendMessage(c.out, m); err != nil {
+	if c.out, err = appendMessage(c.out, e, m, body); err != nil {
 		c.out = c.out[:at]
 		return status.Errorf(codes.Internal, "grpc: error while marshaling: %v", err)
 	}

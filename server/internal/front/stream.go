@@ -114,11 +114,26 @@ func (in *inbound) grant(messageBytes int) int64 {
 	return more
 }
 
-// appendMessage appends m with its prefix.
-func appendMessage(b []byte, m proto.Message) ([]byte, error) {
+// Encoder encodes messages.
+type Encoder interface {
+	Size(m proto.Message) int
+	// AppendSized appends m, of which Size has given the size just now.
+	AppendSized(b []byte, m proto.Message, size int) ([]byte, error)
+}
+
+type protobufEncoder struct{}
+
+func (protobufEncoder) Size(m proto.Message) int { return proto.Size(m) }
+
+func (protobufEncoder) AppendSized(b []byte, m proto.Message, _ int) ([]byte, error) {
+	return proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(b, m)
+}
+
+// appendMessage appends m, which has a known size, with its prefix.
+func appendMessage(b []byte, e Encoder, m proto.Message, size int) ([]byte, error) {
 	at := len(b)
 	b = append(b, 0, 0, 0, 0, 0)
-	b, err := proto.MarshalOptions{}.MarshalAppend(b, m)
+	b, err := e.AppendSized(b, m, size)
 	if err != nil {
 		return b[:at], err
 	}

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/latchkey-go/latchkey/internal/codec"
 	"github.com/latchkey-go/latchkey/server/internal/auth"
 	"github.com/latchkey-go/latchkey/server/internal/front"
 	"github.com/latchkey-go/latchkey/server/internal/state"
@@ -33,15 +34,15 @@ func Direct(s *front.Server, async Async, kv *KV, lease *Lease, guard *Guard) {
 	s.Direct(pb.KV_Txn_FullMethodName, d.txn)
 	writeOf(s, d, pb.KV_Put_FullMethodName, state.KindPut, checkPut)
 	writeOf(s, d, pb.KV_DeleteRange_FullMethodName, state.KindDeleteRange, checkDeleteRange)
-	writeOf(s, d, pb.Lease_LeaseGrant_FullMethodName, state.KindLeaseGrant, lease.complete)
+	s.Direct(pb.Lease_LeaseGrant_FullMethodName, d.grant)
 	writeOf(s, d, pb.Lease_LeaseRevoke_FullMethodName, state.KindLeaseRevoke,
 		func(*pb.LeaseRevokeRequest) error { return nil })
 }
 
-// request decodes a request, or answers that it is none or that there is no
-// leader.
-func (d *direct) request(c front.Call, body []byte, r proto.Message, b *front.Batch) bool {
-	if err := proto.Unmarshal(body, r); err != nil {
+// request judges a request that is decoded, or is none: it answers so, or that
+// there is no leader.
+func (d *direct) request(c front.Call, r proto.Message, err error, b *front.Batch) bool {
+	if err != nil {
 		c.Reply(nil, status.Errorf(codes.Internal, "grpc: failed to unmarshal the received message: %v", err), b)
 		return false
 	}
@@ -56,19 +57,30 @@ func (d *direct) request(c front.Call, body []byte, r proto.Message, b *front.Ba
 	return true
 }
 
-// writeOf has s serve a method that is a kind of write. check may complete the
-// request.
+// writeOf has s serve a method that is a kind of write. What enters the log is
+// the request as it came.
 func writeOf[R any, P interface {
 	*R
 	proto.Message
 }](s *front.Server, d *direct, method string, kind state.Kind, check func(P) error) {
 	s.Direct(method, func(c front.Call, body []byte, b *front.Batch) bool {
 		r := P(new(R))
-		if !d.request(c, body, r, b) {
+		command, err := state.NewCommand(kind, r, body)
+		if !d.request(c, r, err, b) {
 			return true
 		}
-		return d.write(c, method, state.Command{Kind: kind, Request: r}, r, check(r), b)
+		return d.write(c, method, command, r, check(r), b)
 	})
+}
+
+// grant completes the request, so it is encoded anew.
+func (d *direct) grant(c front.Call, body []byte, b *front.Batch) bool {
+	r := new(pb.LeaseGrantRequest)
+	if !d.request(c, r, codec.Unmarshal(body, r), b) {
+		return true
+	}
+	command := state.Command{Kind: state.KindLeaseGrant, Request: r}
+	return d.write(c, pb.Lease_LeaseGrant_FullMethodName, command, r, d.lease.complete(r), b)
 }
 
 // write proposes a command, unless the request is malformed. It returns false
@@ -100,14 +112,15 @@ type again struct {
 
 func (d *direct) txn(c front.Call, body []byte, b *front.Batch) bool {
 	r := new(pb.TxnRequest)
-	if !d.request(c, body, r, b) {
+	command, err := state.NewCommand(state.KindTxn, r, body)
+	if !d.request(c, r, err, b) {
 		return true
 	}
-	err := checkTxn(r, d.kv.limits.TxnOps)
+	err = checkTxn(r, d.kv.limits.TxnOps)
 	if err == nil && state.IsReadOnly(r) {
 		return d.readTxn(c, r, b)
 	}
-	return d.write(c, pb.KV_Txn_FullMethodName, state.Command{Kind: state.KindTxn, Request: r}, r, err, b)
+	return d.write(c, pb.KV_Txn_FullMethodName, command, r, err, b)
 }
 
 // pendingWrite is a call that waits for the log.
@@ -149,7 +162,7 @@ const shortRead = 64
 // readRange takes ranges of the present. Those of the past may need the disk.
 func (d *direct) readRange(c front.Call, body []byte, b *front.Batch) bool {
 	r := new(pb.RangeRequest)
-	if !d.request(c, body, r, b) {
+	if !d.request(c, r, codec.Unmarshal(body, r), b) {
 		return true
 	}
 	if r.Revision > 0 {

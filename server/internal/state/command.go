@@ -7,6 +7,8 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/latchkey-go/latchkey/internal/codec"
 )
 
 // Kind says what a command is. The numbers are in every log ever written: they never change and are never reused.
@@ -35,6 +37,31 @@ type Command struct {
 	Kind    Kind
 	Request any
 	Caller
+	encoded []byte // the encoding without the Caller, nil if it is not known
+}
+
+// NewCommand returns the command that a client's request is. body is the request's encoding, which is only borrowed, and
+// r the message to decode it into, which nobody may change afterwards: AppendTo and Encode then repeat what the client has
+// sent. The error is protobuf's, as it is.
+func NewCommand(kind Kind, r proto.Message, body []byte) (Command, error) {
+	b := append(append(make([]byte, 0, 1+len(body)), byte(kind)), body...)
+	exact, err := codec.UnmarshalOwned(b[1:], r)
+	if err != nil {
+		return Command{}, err
+	}
+	c := Command{Kind: kind, Request: r}
+	if exact {
+		c.encoded = b
+	}
+	return c, nil
+}
+
+// Encode is AppendTo for a buffer of its own, which nobody may write to.
+func (c Command) Encode() ([]byte, error) {
+	if c.encoded != nil && c.Caller == (Caller{}) {
+		return c.encoded, nil
+	}
+	return c.AppendTo(nil)
 }
 
 // ExpireLeases revokes the leases whose time is up by the leader's clock. Unknown ids are ignored: they were revoked
@@ -59,6 +86,9 @@ type Member struct {
 // when the request is not of the kind's type.
 func (c Command) AppendTo(b []byte) ([]byte, error) {
 	out := c.Caller.appendTo(b)
+	if c.encoded != nil {
+		return append(out, c.encoded...), nil
+	}
 	switch r := c.Request.(type) {
 	case *ExpireLeases:
 		if c.Kind == KindExpireLeases && r != nil {
@@ -80,7 +110,7 @@ func (c Command) AppendTo(b []byte) ([]byte, error) {
 		if want := newRequest(c.Kind); want == nil || want.ProtoReflect().Type() != r.ProtoReflect().Type() {
 			break
 		}
-		out, err := proto.MarshalOptions{}.MarshalAppend(append(out, byte(c.Kind)), r)
+		out, err := codec.Append(append(out, byte(c.Kind)), r)
 		if err != nil {
 			return b, fmt.Errorf("encode command of kind %d: %w", c.Kind, err)
 		}
@@ -119,7 +149,7 @@ func DecodeCommand(b []byte) (Command, error) {
 		if r == nil {
 			return Command{}, fmt.Errorf("decode command of unknown kind %d: %w", kind, ErrCommand)
 		}
-		request, err = r, proto.Unmarshal(body, r)
+		request, err = r, codec.Unmarshal(body, r)
 	}
 	if err != nil {
 		return Command{}, fmt.Errorf("decode command of kind %d: %w: %w", kind, ErrCommand, err)

@@ -155,3 +155,53 @@ func FuzzDecodeCommand(f *testing.F) {
 		require.NoError(t, m.Check())
 	})
 }
+
+// What a client has sent enters the log as it is if it is what would be encoded; else it is encoded.
+func TestNewCommand(t *testing.T) {
+	for _, c := range oneOfEach() {
+		r, ok := c.Request.(proto.Message)
+		if !ok || c.Caller != (Caller{}) {
+			continue
+		}
+		want, err := c.AppendTo(nil)
+		require.NoError(t, err)
+		for _, odd := range []string{"", "\xf8\x07\x01"} { // a field that nobody knows
+			body := []byte(string(want[1:]) + odd)
+			got, err := NewCommand(c.Kind, r.ProtoReflect().New().Interface(), body)
+			require.NoError(t, err)
+			clear(body)
+			for _, encode := range []func() ([]byte, error){got.Encode, func() ([]byte, error) { return got.AppendTo(nil) }} {
+				b, err := encode()
+				require.NoError(t, err)
+				require.Equal(t, string(want)+odd, string(b))
+			}
+			got.Caller = Caller{User: "u", AuthRevision: 7}
+			called := c
+			called.Caller = got.Caller
+			wantCalled, err := called.AppendTo(nil)
+			require.NoError(t, err)
+			b, err := got.Encode()
+			require.NoError(t, err)
+			require.Equal(t, string(wantCalled)+odd, string(b))
+		}
+	}
+	_, err := NewCommand(KindPut, new(pb.PutRequest), []byte("\x0a\x05a"))
+	require.EqualError(t, err, proto.Unmarshal([]byte("\x0a\x05a"), new(pb.PutRequest)).Error())
+}
+
+// The bytes of a client's put become the log's in one allocation; besides, there are the key and the value.
+func TestNewCommandAllocations(t *testing.T) {
+	body, err := proto.Marshal(&pb.PutRequest{Key: make([]byte, 20), Value: make([]byte, 256)})
+	require.NoError(t, err)
+	r := new(pb.PutRequest)
+	n := testing.AllocsPerRun(100, func() {
+		c, err := NewCommand(KindPut, r, body)
+		if err != nil {
+			panic(err)
+		}
+		if _, err := c.Encode(); err != nil {
+			panic(err)
+		}
+	})
+	require.LessOrEqual(t, n, 4.0) // the race detector may add one
+}
