@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -122,4 +123,37 @@ func (a *authenticated) rejected(message, token string) bool {
 		a.token, a.off = "", false
 	}
 	return true
+}
+
+// tokened is a transport that sends a token from elsewhere with every request.
+type tokened struct {
+	transport
+	token func(ctx context.Context) (string, error)
+}
+
+func (t tokened) unary(ctx context.Context, ep *endpoint, method string, req, resp proto.Message) (sent bool, err error) {
+	if ctx, err = t.with(ctx); err != nil {
+		return false, err
+	}
+	return t.transport.unary(ctx, ep, method, req, resp)
+}
+
+func (t tokened) stream(ctx context.Context, ep *endpoint, desc *grpc.StreamDesc, method string) (grpc.ClientStream, error) {
+	ctx, err := t.with(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return t.transport.stream(ctx, ep, desc, method)
+}
+
+// with returns ctx with the token of a request.
+func (t tokened) with(ctx context.Context) (context.Context, error) {
+	token, err := t.token(ctx)
+	switch {
+	case err == nil:
+		return withToken(ctx, token), nil
+	case ctx.Err() != nil:
+		return nil, status.FromContextError(ctx.Err()).Err()
+	}
+	return nil, status.Errorf(codes.Unauthenticated, "no token: %v", err)
 }

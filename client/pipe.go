@@ -2,7 +2,9 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"sync"
 
@@ -26,9 +28,11 @@ const (
 	pipeBufferBytes = 4 << 10
 	// pipeQueueBytes is what may wait to be sent before requests become unary RPCs instead.
 	pipeQueueBytes = 4 << 20
-	// pipeDirectBytes is what may be without an answer for a caller to send by itself. gRPC keeps 64 KiB that were not
-	// written yet without blocking the sender, so that a caller's context always counts.
+	// pipeDirectBytes is what the server may not be known to have read for a caller to send by itself. gRPC keeps 64 KiB
+	// that were not written yet without blocking the sender, so that a caller's context always counts.
 	pipeDirectBytes = 32 << 10
+	// pipeDirectMessages is how many messages a caller sends before it looks for its own answer.
+	pipeDirectMessages = 4
 	// pipeDirectCalls is how many calls may be under way for the same: when there are more of them, it is better to
 	// gather what they send at the same time.
 	pipeDirectCalls = 2
@@ -43,17 +47,18 @@ type pipe struct {
 	ep     *endpoint
 	stream grpc.ClientStream
 
-	mu         sync.Mutex // protects the rest
-	max        int        // calls that the server takes; 0 until it has said so
-	calls      map[uint64]*pipeCall
-	unanswered int         // bytes of the requests of calls
-	lastID     uint64      // of a call
-	sentID     uint64      // of the last call whose request was given to the stream
-	queue      []pipeBatch // messages to send; the last one may grow
-	queued     int         // bytes of queue
-	sending    bool        // somebody sends, or nobody ever will again
-	closing    bool        // the server wants no more
-	err        error       // why it ended
+	mu      sync.Mutex // protects the rest
+	max     int        // calls that the server takes; 0 until it has said so
+	calls   map[uint64]*pipeCall
+	lastID  uint64      // of a call
+	sentID  uint64      // of the last call whose request was given to the stream
+	queue   []pipeBatch // messages to send; the last one may grow
+	queued  int         // bytes of queue
+	total   uint64      // bytes that ever were in queue
+	read    uint64      // of those, what the server has read, as its answers show
+	sending bool        // somebody sends, or nobody ever will again
+	closing bool        // the server wants no more
+	err     error       // why it ended
 }
 
 // pipeBatch is a message of requests.
@@ -64,13 +69,14 @@ type pipeBatch struct {
 
 // pipeCall is a request that was sent, or will be, and the caller who waits for its answer.
 type pipeCall struct {
-	done  chan struct{} // capacity 1
-	bytes int
+	done chan struct{} // capacity 1
+	end  uint64        // pipe.total with its request
 
 	// Set before done.
-	body []byte // of the answer
-	sent bool
-	err  error
+	body     []byte // of the answer
+	sent     bool
+	declined bool // the server has no such method on pipes
+	err      error
 }
 
 var pipeCalls = sync.Pool{New: func() any { return &pipeCall{done: make(chan struct{}, 1)} }}
@@ -85,6 +91,9 @@ type pipeRequest struct {
 // do sends a request and waits for its answer. taken is false if nothing was done, because the pipe does not take it.
 // When ctx ends, the request may have been executed.
 func (p *pipe) do(ctx context.Context, req pipeRequest, resp proto.Message) (taken, sent bool, err error) {
+	if ctx.Err() != nil {
+		return true, false, status.FromContextError(ctx.Err()).Err()
+	}
 	size := proto.Size(req.body)
 	if size > pipeRequestBytesMax {
 		return false, false, nil
@@ -105,7 +114,7 @@ func (p *pipe) do(ctx context.Context, req pipeRequest, resp proto.Message) (tak
 		}
 		<-call.done
 	}
-	sent, err = call.sent, call.err
+	taken, sent, err = !call.declined, call.sent, call.err
 	if err == nil {
 		err = proto.Unmarshal(call.body, resp)
 		if err != nil {
@@ -114,7 +123,7 @@ func (p *pipe) do(ctx context.Context, req pipeRequest, resp proto.Message) (tak
 	}
 	*call = pipeCall{done: call.done}
 	pipeCalls.Put(call)
-	return true, sent, err
+	return taken, sent, err
 }
 
 // enqueue puts a request into the queue, and sees to it that it is sent; by the caller, if direct is set. The id is 0 if
@@ -131,22 +140,31 @@ func (p *pipe) enqueue(call *pipeCall, req pipeRequest, size int) (id uint64, di
 		batch.message = batch.message[:before]
 		return 0, false, status.Errorf(codes.Internal, "encode the request: %v", err)
 	}
+	added := len(batch.message) - before
+	if !p.sending {
+		direct = len(p.calls) < pipeDirectCalls && p.unread()+added <= pipeDirectBytes
+		if !direct && !p.sendLater() { // the client is closing: what it still has to say is an RPC of its own
+			batch.message = batch.message[:before]
+			return 0, false, nil
+		}
+		p.sending = true
+	}
 	p.lastID++
 	batch.lastID = p.lastID
-	call.bytes = len(batch.message) - before
-	p.queued += call.bytes
-	p.unanswered += call.bytes
+	p.count(added)
+	call.end = p.total
 	p.calls[p.lastID] = call
-	if p.sending {
-		return p.lastID, false, nil
-	}
-	p.sending = true
-	if len(p.calls) <= pipeDirectCalls && p.unanswered <= pipeDirectBytes {
-		return p.lastID, true, nil
-	}
-	p.sendLater()
-	return p.lastID, false, nil
+	return p.lastID, direct, nil
 }
+
+// count notes that so many bytes were added to the queue. mu is held.
+func (p *pipe) count(bytes int) {
+	p.queued += bytes
+	p.total += uint64(bytes)
+}
+
+// unread returns how many bytes the server is not known to have read. mu is held.
+func (p *pipe) unread() int { return int(p.total - p.read) }
 
 // batch returns the message that takes the next request.
 func (p *pipe) batch() *pipeBatch {
@@ -159,16 +177,13 @@ func (p *pipe) batch() *pipeBatch {
 	return &p.queue[n-1]
 }
 
-// sendLater has a goroutine send what is queued. mu is held, and sending set.
-func (p *pipe) sendLater() {
-	if !p.core.start(func() { p.send(false) }) {
-		p.err = ErrClosed // the stream ends with the client, and with it those who wait
-	}
-}
+// sendLater has a goroutine send what is queued, unless the client is closing: it reports that. mu is held, and sending
+// is to be set.
+func (p *pipe) sendLater() bool { return p.core.start(func() { p.send(false) }) }
 
 // send sends what is queued. Who calls it has set sending. It does not block if direct is set.
 func (p *pipe) send(direct bool) {
-	for {
+	for sent := 0; ; sent++ {
 		if !direct {
 			runtime.Gosched() // others that were woken with the first have something to send, too
 		}
@@ -183,8 +198,7 @@ func (p *pipe) send(direct bool) {
 			p.mu.Unlock()
 			return
 		}
-		if direct && p.unanswered > pipeDirectBytes {
-			p.sendLater()
+		if direct && (sent >= pipeDirectMessages || p.unread() > pipeDirectBytes) && p.sendLater() {
 			p.mu.Unlock()
 			return
 		}
@@ -207,25 +221,16 @@ func (p *pipe) withdraw(id uint64) bool {
 	if call == nil {
 		return false
 	}
-	p.forget(id, call)
+	delete(p.calls, id)
 	if p.err == nil && !p.closing {
 		batch := p.batch()
 		before := len(batch.message)
 		batch.message = protowire.AppendTag(batch.message, 2, protowire.VarintType)
 		batch.message = protowire.AppendVarint(batch.message, id)
-		p.queued += len(batch.message) - before
-		if !p.sending {
-			p.sending = true
-			p.sendLater()
-		}
+		p.count(len(batch.message) - before)
+		p.sending = p.sending || p.sendLater()
 	}
 	return true
-}
-
-// forget takes a call off the list. mu is held.
-func (p *pipe) forget(id uint64, call *pipeCall) {
-	delete(p.calls, id)
-	p.unanswered -= call.bytes
 }
 
 // receive takes answers until the stream ends, and returns why.
@@ -246,11 +251,11 @@ func (p *pipe) receive() error {
 func (p *pipe) received(message []byte) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.max == 0 {
+	first := p.max == 0
+	if first {
 		p.max = 1 // the server says more
-		defer p.ep.pipe.Store(p)
 	}
-	return pipeFields(message, func(number protowire.Number, v uint64, b []byte) error {
+	err := pipeFields(message, func(number protowire.Number, v uint64, b []byte) error {
 		switch {
 		case number == 1 && b != nil:
 			return p.answered(b)
@@ -258,14 +263,17 @@ func (p *pipe) received(message []byte) error {
 			p.max = int(v)
 		case number == 3 && b == nil && v != 0 && !p.closing:
 			p.closing = true
-			p.ep.pipe.CompareAndSwap(p, nil)
-			if !p.sending {
-				p.sending = true
-				p.sendLater()
-			}
+			p.sending = p.sending || p.sendLater()
 		}
 		return nil
 	})
+	switch {
+	case p.closing:
+		p.ep.pipe.CompareAndSwap(p, nil)
+	case first && err == nil:
+		p.ep.pipe.Store(p)
+	}
+	return err
 }
 
 // answered takes one answer. mu is held.
@@ -292,8 +300,10 @@ func (p *pipe) answered(b []byte) error {
 	if err != nil || call == nil { // nil: its caller has given it up
 		return err
 	}
-	p.forget(id, call)
+	delete(p.calls, id)
+	p.read = max(p.read, call.end)
 	call.body, call.sent = body, !unserved
+	call.declined = unserved && codes.Code(code) == codes.Unimplemented
 	if code != 0 {
 		call.err = status.Error(codes.Code(code), string(text))
 	}
@@ -302,20 +312,19 @@ func (p *pipe) answered(b []byte) error {
 }
 
 // fail ends the pipe and tells all who wait. Requests that were not given to the stream are certain not to have been
-// executed.
+// executed. The fate of the others is unknown whatever ended the stream: what that says is not said of them.
 func (p *pipe) fail(err error) {
+	text := status.Convert(err).Message()
+	if errors.Is(err, io.EOF) {
+		text = "the server has closed it"
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if status.Code(err) == codes.OK { // the end of the stream, as asked for by the server: all was answered
-		err = status.Error(codes.Unavailable, "the server has closed the pipe")
-	}
-	if p.err == nil {
-		p.err = err
-	}
+	p.err = status.Error(codes.Unavailable, "the stream of requests has ended: "+text)
 	p.sending = true
 	for id, call := range p.calls {
-		p.forget(id, call)
-		call.err, call.sent = err, id <= p.sentID
+		delete(p.calls, id)
+		call.err, call.sent = p.err, id <= p.sentID
 		call.done <- struct{}{}
 	}
 	p.queue = nil
