@@ -46,6 +46,7 @@ type pipe struct {
 	core   *core
 	ep     *endpoint
 	stream grpc.ClientStream
+	spare  sync.Pool // of *pipeCall: of each pipe its own, as channels stay in the bubble of a test that made them
 
 	mu      sync.Mutex // protects the rest
 	max     int        // calls that the server takes; 0 until it has said so
@@ -79,8 +80,6 @@ type pipeCall struct {
 	err      error
 }
 
-var pipeCalls = sync.Pool{New: func() any { return &pipeCall{done: make(chan struct{}, 1)} }}
-
 // pipeRequest is what a call sends.
 type pipeRequest struct {
 	method latchkeyv1.Method
@@ -98,7 +97,10 @@ func (p *pipe) do(ctx context.Context, req pipeRequest, resp proto.Message) (tak
 	if size > pipeRequestBytesMax {
 		return false, false, nil
 	}
-	call := pipeCalls.Get().(*pipeCall)
+	call, _ := p.spare.Get().(*pipeCall)
+	if call == nil {
+		call = &pipeCall{done: make(chan struct{}, 1)}
+	}
 	id, direct, err := p.enqueue(call, req, size)
 	if id == 0 {
 		return err != nil, false, err
@@ -122,7 +124,7 @@ func (p *pipe) do(ctx context.Context, req pipeRequest, resp proto.Message) (tak
 		}
 	}
 	*call = pipeCall{done: call.done}
-	pipeCalls.Put(call)
+	p.spare.Put(call)
 	return taken, sent, err
 }
 
