@@ -33,6 +33,11 @@ type Config struct {
 	// Username and Password, if the first is not empty, are whose calls these are on a cluster that needs users. Where it
 	// does not, or not yet, they have no effect.
 	Username, Password string
+	// Token returns the token that is sent with each request, for who has it from elsewhere, such as a JWT of an identity
+	// provider. It is called for each request and stream, with their contexts, so it must be fast and is to return a new
+	// token before the old one ends; "" sends none. Its error, as one of [ErrUnauthenticated], fails the request, which is
+	// not sent. Not with Username.
+	Token func(ctx context.Context) (string, error)
 	// TLS is used for every endpoint when it is set; [TLSFiles] makes one. An "https" endpoint without it uses the system's
 	// roots. Each server must have a certificate for the host of its own endpoint, or localhost at a unix socket, unless
 	// ServerName says otherwise.
@@ -61,6 +66,9 @@ func (cfg Config) withDefaults() (Config, error) {
 	}
 	if len(cfg.Endpoints) > endpointsMax {
 		return cfg, fmt.Errorf("client: Config.Endpoints has %d elements, at most %d are allowed", len(cfg.Endpoints), endpointsMax)
+	}
+	if cfg.Token != nil && cfg.Username != "" {
+		return cfg, fmt.Errorf("client: Config.Token and Config.Username are both set")
 	}
 	for _, d := range []struct {
 		name  string
@@ -130,15 +138,18 @@ func newCore(cfg Config, tr transport, cl clock) (*core, error) {
 		return nil, err
 	}
 	_, piped := tr.(pipeTransport)
-	if cfg.Username != "" {
+	switch {
+	case cfg.Username != "":
 		tr = newAuthenticated(tr, cfg.Username, cfg.Password)
+	case cfg.Token != nil:
+		tr = tokened{tr, cfg.Token}
 	}
 	co := &core{cfg: cfg, log: cfg.Logger, transport: tr, clock: cl, closed: make(chan struct{})}
 	co.ctx, co.cancel = context.WithCancelCause(context.Background())
 	co.keeper = newKeeper(co)
 	co.watches = [2]*watchHub{newWatchHub(co, true), newWatchHub(co, false)}
 	for _, h := range co.watches {
-		h.user = cfg.Username != ""
+		h.user = cfg.Username != "" || cfg.Token != nil
 	}
 	co.own.init()
 	if co.pool, err = newPool(co); err != nil {

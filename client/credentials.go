@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -123,4 +124,37 @@ func (a *authenticated) rejected(message, token string) bool {
 		a.token, a.off = "", false
 	}
 	return true
+}
+
+// tokened is a transport that sends a token from elsewhere with every request.
+type tokened struct {
+	transport
+	token func(ctx context.Context) (string, error)
+}
+
+func (t tokened) unary(ctx context.Context, ep *endpoint, r request, resp proto.Message) (sent bool, err error) {
+	if r.token, err = t.ask(ctx); err != nil {
+		return false, err
+	}
+	return t.transport.unary(ctx, ep, r, resp)
+}
+
+func (t tokened) stream(ctx context.Context, ep *endpoint, desc *grpc.StreamDesc, method string) (grpc.ClientStream, error) {
+	token, err := t.ask(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return t.transport.stream(withToken(ctx, token), ep, desc, method)
+}
+
+// ask returns the token for a request.
+func (t tokened) ask(ctx context.Context) (string, error) {
+	token, err := t.token(ctx)
+	switch {
+	case err == nil:
+		return token, nil
+	case ctx.Err() != nil:
+		return "", status.FromContextError(ctx.Err()).Err()
+	}
+	return "", status.Errorf(codes.Unauthenticated, "no token: %v", err)
 }

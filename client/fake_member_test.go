@@ -45,6 +45,7 @@ type fakeMember struct {
 	onTxn func(*pb.TxnRequest) error
 	// onCreate, if set, answers a watch's creation instead of the store.
 	onCreate func(*pb.WatchCreateRequest) *pb.WatchResponse
+	pipes    *fakePipes // nil for a server without pipes
 }
 
 // start brings the member up.
@@ -59,6 +60,9 @@ func (m *fakeMember) start() {
 	pb.RegisterKVServer(m.server, m)
 	pb.RegisterWatchServer(m.server, m)
 	pb.RegisterLeaseServer(m.server, m)
+	if m.pipes != nil {
+		m.pipes.register(m)
+	}
 	hs := health.NewServer()
 	healthpb.RegisterHealthServer(m.server, hs)
 	server, listener := m.server, m.listener

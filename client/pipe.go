@@ -2,7 +2,9 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"sync"
 	"time"
@@ -28,9 +30,11 @@ const (
 	pipeBufferBytes = 4 << 10
 	// pipeQueueBytes is what may wait to be sent before requests become unary RPCs instead.
 	pipeQueueBytes = 4 << 20
-	// pipeDirectBytes is what may be without an answer for a caller to send by itself. gRPC keeps 64 KiB that were not
-	// written yet without blocking the sender, so that a caller's context always counts.
+	// pipeDirectBytes is what the server may not be known to have read for a caller to send by itself. gRPC keeps 64 KiB
+	// that were not written yet without blocking the sender, so that a caller's context always counts.
 	pipeDirectBytes = 32 << 10
+	// pipeDirectMessages is how many messages a caller sends before it looks for its own answer.
+	pipeDirectMessages = 4
 	// pipeDirectCalls is how many calls may be under way for the same: when there are more of them, it is better to
 	// gather what they send at the same time.
 	pipeDirectCalls = 2
@@ -44,18 +48,20 @@ type pipe struct {
 	core   *core
 	ep     *endpoint
 	stream grpc.ClientStream
+	spare  sync.Pool // of *pipeCall: of each pipe its own, as channels stay in the bubble of a test that made them
 
-	mu         sync.Mutex // protects the rest
-	max        int        // calls that the server takes; 0 until it has said so
-	calls      map[uint64]*pipeCall
-	unanswered int         // bytes of the requests of calls
-	lastID     uint64      // of a call
-	sentID     uint64      // of the last call whose request was given to the stream
-	queue      []pipeBatch // messages to send; the last one may grow
-	queued     int         // bytes of queue
-	sending    bool        // somebody sends, or nobody ever will again
-	closing    bool        // the server wants no more
-	err        error       // why it ended
+	mu      sync.Mutex // protects the rest
+	max     int        // calls that the server takes; 0 until it has said so
+	calls   map[uint64]*pipeCall
+	lastID  uint64      // of a call
+	sentID  uint64      // of the last call whose request was given to the stream
+	queue   []pipeBatch // messages to send; the last one may grow
+	queued  int         // bytes of queue
+	total   uint64      // bytes that ever were in queue
+	read    uint64      // of those, what the server has read, as its answers show
+	sending bool        // somebody sends, or nobody ever will again
+	closing bool        // the server wants no more
+	err     error       // why it ended
 }
 
 // pipeBatch is a message of requests.
@@ -68,29 +74,36 @@ type pipeBatch struct {
 type pipeCall struct {
 	done  chan struct{} // capacity 1
 	timer *time.Timer
-	bytes int
+	end   uint64 // pipe.total with its request
 
 	// Set before done.
-	body []byte // of the answer
-	sent bool
-	err  error
+	body     []byte // of the answer
+	sent     bool
+	declined bool // the server has no such method on pipes
+	err      error
 }
 
-// pipeCalls are used again, which spares each request a channel and a timer.
-var pipeCalls = sync.Pool{New: func() any {
+// newPipeCall makes one that is used again and again, which spares each request a channel and a timer.
+func newPipeCall() *pipeCall {
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
 	return &pipeCall{done: make(chan struct{}, 1), timer: timer}
-}}
+}
 
 // do sends a request and waits for its answer. taken is false if nothing was done, because the pipe does not take it.
 // When ctx ends, the request may have been executed.
 func (p *pipe) do(ctx context.Context, r request, number latchkeyv1.Method, resp proto.Message) (taken, sent bool, err error) {
+	if ctx.Err() != nil {
+		return true, false, status.FromContextError(ctx.Err()).Err()
+	}
 	size := codec.Size(r.body)
 	if size > pipeRequestBytesMax {
 		return false, false, nil
 	}
-	call := pipeCalls.Get().(*pipeCall)
+	call, _ := p.spare.Get().(*pipeCall)
+	if call == nil {
+		call = newPipeCall()
+	}
 	id, direct, err := p.enqueue(call, r, number, size)
 	if id == 0 {
 		return err != nil, false, err
@@ -104,7 +117,7 @@ func (p *pipe) do(ctx context.Context, r request, number latchkeyv1.Method, resp
 		}
 		<-call.done
 	}
-	sent, err = call.sent, call.err
+	taken, sent, err = !call.declined, call.sent, call.err
 	if err == nil {
 		err = codec.Unmarshal(call.body, resp)
 		if err != nil {
@@ -112,8 +125,8 @@ func (p *pipe) do(ctx context.Context, r request, number latchkeyv1.Method, resp
 		}
 	}
 	*call = pipeCall{done: call.done, timer: call.timer}
-	pipeCalls.Put(call)
-	return true, sent, err
+	p.spare.Put(call)
+	return taken, sent, err
 }
 
 // await waits for the answer, and returns why it waits no more if there is none.
@@ -148,22 +161,31 @@ func (p *pipe) enqueue(call *pipeCall, r request, number latchkeyv1.Method, size
 		batch.message = batch.message[:before]
 		return 0, false, status.Errorf(codes.Internal, "encode the request: %v", err)
 	}
+	added := len(batch.message) - before
+	if !p.sending {
+		direct = len(p.calls) < pipeDirectCalls && p.unread()+added <= pipeDirectBytes
+		if !direct && !p.sendLater() { // the client is closing: what it still has to say is an RPC of its own
+			batch.message = batch.message[:before]
+			return 0, false, nil
+		}
+		p.sending = true
+	}
 	p.lastID++
 	batch.lastID = p.lastID
-	call.bytes = len(batch.message) - before
-	p.queued += call.bytes
-	p.unanswered += call.bytes
+	p.count(added)
+	call.end = p.total
 	p.calls[p.lastID] = call
-	if p.sending {
-		return p.lastID, false, nil
-	}
-	p.sending = true
-	if len(p.calls) <= pipeDirectCalls && p.unanswered <= pipeDirectBytes {
-		return p.lastID, true, nil
-	}
-	p.sendLater()
-	return p.lastID, false, nil
+	return p.lastID, direct, nil
 }
+
+// count notes that so many bytes were added to the queue. mu is held.
+func (p *pipe) count(bytes int) {
+	p.queued += bytes
+	p.total += uint64(bytes)
+}
+
+// unread returns how many bytes the server is not known to have read. mu is held.
+func (p *pipe) unread() int { return int(p.total - p.read) }
 
 // batch returns the message that takes the next request.
 func (p *pipe) batch() *pipeBatch {
@@ -176,16 +198,13 @@ func (p *pipe) batch() *pipeBatch {
 	return &p.queue[n-1]
 }
 
-// sendLater has a goroutine send what is queued. mu is held, and sending set.
-func (p *pipe) sendLater() {
-	if !p.core.start(func() { p.send(false) }) {
-		p.err = ErrClosed // the stream ends with the client, and with it those who wait
-	}
-}
+// sendLater has a goroutine send what is queued, unless the client is closing: it reports that. mu is held, and sending
+// is to be set.
+func (p *pipe) sendLater() bool { return p.core.start(func() { p.send(false) }) }
 
 // send sends what is queued. Who calls it has set sending. It does not block if direct is set.
 func (p *pipe) send(direct bool) {
-	for {
+	for sent := 0; ; sent++ {
 		if !direct {
 			runtime.Gosched() // others that were woken with the first have something to send, too
 		}
@@ -200,8 +219,7 @@ func (p *pipe) send(direct bool) {
 			p.mu.Unlock()
 			return
 		}
-		if direct && p.unanswered > pipeDirectBytes {
-			p.sendLater()
+		if direct && (sent >= pipeDirectMessages || p.unread() > pipeDirectBytes) && p.sendLater() {
 			p.mu.Unlock()
 			return
 		}
@@ -224,25 +242,16 @@ func (p *pipe) withdraw(id uint64) bool {
 	if call == nil {
 		return false
 	}
-	p.forget(id, call)
+	delete(p.calls, id)
 	if p.err == nil && !p.closing {
 		batch := p.batch()
 		before := len(batch.message)
 		batch.message = protowire.AppendTag(batch.message, 2, protowire.VarintType)
 		batch.message = protowire.AppendVarint(batch.message, id)
-		p.queued += len(batch.message) - before
-		if !p.sending {
-			p.sending = true
-			p.sendLater()
-		}
+		p.count(len(batch.message) - before)
+		p.sending = p.sending || p.sendLater()
 	}
 	return true
-}
-
-// forget takes a call off the list. mu is held.
-func (p *pipe) forget(id uint64, call *pipeCall) {
-	delete(p.calls, id)
-	p.unanswered -= call.bytes
 }
 
 // receive takes answers until the stream ends, and returns why.
@@ -263,11 +272,11 @@ func (p *pipe) receive() error {
 func (p *pipe) received(message []byte) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.max == 0 {
+	first := p.max == 0
+	if first {
 		p.max = 1 // the server says more
-		defer p.ep.pipe.Store(p)
 	}
-	return pipeFields(message, func(number protowire.Number, v uint64, b []byte) error {
+	err := pipeFields(message, func(number protowire.Number, v uint64, b []byte) error {
 		switch {
 		case number == 1 && b != nil:
 			return p.answered(b)
@@ -275,14 +284,17 @@ func (p *pipe) received(message []byte) error {
 			p.max = int(v)
 		case number == 3 && b == nil && v != 0 && !p.closing:
 			p.closing = true
-			p.ep.pipe.CompareAndSwap(p, nil)
-			if !p.sending {
-				p.sending = true
-				p.sendLater()
-			}
+			p.sending = p.sending || p.sendLater()
 		}
 		return nil
 	})
+	switch {
+	case p.closing:
+		p.ep.pipe.CompareAndSwap(p, nil)
+	case first && err == nil:
+		p.ep.pipe.Store(p)
+	}
+	return err
 }
 
 // answered takes one answer. mu is held.
@@ -309,8 +321,10 @@ func (p *pipe) answered(b []byte) error {
 	if err != nil || call == nil { // nil: its caller has given it up
 		return err
 	}
-	p.forget(id, call)
+	delete(p.calls, id)
+	p.read = max(p.read, call.end)
 	call.body, call.sent = body, !unserved
+	call.declined = unserved && codes.Code(code) == codes.Unimplemented
 	if code != 0 {
 		call.err = status.Error(codes.Code(code), string(text))
 	}
@@ -319,20 +333,19 @@ func (p *pipe) answered(b []byte) error {
 }
 
 // fail ends the pipe and tells all who wait. Requests that were not given to the stream are certain not to have been
-// executed.
+// executed. The fate of the others is unknown whatever ended the stream: what that says is not said of them.
 func (p *pipe) fail(err error) {
+	text := status.Convert(err).Message()
+	if errors.Is(err, io.EOF) {
+		text = "the server has closed it"
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if status.Code(err) == codes.OK { // the end of the stream, as asked for by the server: all was answered
-		err = status.Error(codes.Unavailable, "the server has closed the pipe")
-	}
-	if p.err == nil {
-		p.err = err
-	}
+	p.err = status.Error(codes.Unavailable, "the stream of requests has ended: "+text)
 	p.sending = true
 	for id, call := range p.calls {
-		p.forget(id, call)
-		call.err, call.sent = err, id <= p.sentID
+		delete(p.calls, id)
+		call.err, call.sent = p.err, id <= p.sentID
 		call.done <- struct{}{}
 	}
 	p.queue = nil

@@ -110,19 +110,6 @@ func commonName(ctx context.Context) string {
 	return ""
 }
 
-// localToken makes the calls of the member's own client those of root: whoever
-// has the Server in his hands has its data as well.
-type localToken struct{ tokens *auth.Tokens }
-
-var _ credentials.PerRPCCredentials = localToken{}
-
-func (l localToken) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
-	return map[string]string{"token": l.tokens.Local()}, nil
-}
-
-// RequireTransportSecurity says no: the connection does not leave the host.
-func (l localToken) RequireTransportSecurity() bool { return false }
-
 // withDefaults returns the configuration with every zero field filled in.
 func (a Auth) withDefaults() Auth {
 	if a.Token == "" {

@@ -6,8 +6,6 @@ import (
 	"net"
 	"sync"
 
-	"google.golang.org/grpc"
-
 	"github.com/latchkey-go/latchkey/client"
 )
 
@@ -38,7 +36,8 @@ func (s *Server) Client() *client.Client {
 		conf.Endpoints = []string{"in-process"}
 		conf.Dialer = func(context.Context, string) (net.Conn, error) { return s.front.clients.Pipe(), nil }
 	}
-	conf.DialOptions = []grpc.DialOption{grpc.WithPerRPCCredentials(localToken{s.front.tokens})}
+	// Whoever has the Server in his hands has its data as well, so these calls are root's.
+	conf.Token = func(context.Context) (string, error) { return s.front.tokens.Local(), nil }
 	c, err := client.New(conf)
 	if err != nil {
 		panic(fmt.Sprintf("server: client of %v: %v", conf.Endpoints, err)) // the addresses are those it listens on

@@ -13,6 +13,8 @@ import (
 	"google.golang.org/grpc/encoding"
 	grpcproto "google.golang.org/grpc/encoding/proto"
 	pb "google.golang.org/grpc/interop/grpc_testing"
+
+	latchkeyv1 "github.com/latchkey-go/latchkey/api/latchkey/v1"
 )
 
 // burst is a client that costs next to nothing: it writes requests that were encoded before, and looks for the ends of
@@ -81,6 +83,8 @@ func (b *burst) round() error {
 func newQuiet(t testing.TB) string {
 	s := New(Config{Codec: encoding.GetCodecV2(grpcproto.Name)})
 	pb.RegisterTestServiceServer(s, pb.UnimplementedTestServiceServer{})
+	latchkeyv1.RegisterPipeServer(s, latchkeyv1.UnimplementedPipeServer{})
+	s.ServePipe(latchkeyv1.Pipe_Carry_FullMethodName, map[int32]string{pipedUnary: pb.TestService_UnaryCall_FullMethodName})
 	response := &pb.SimpleResponse{}
 	s.Direct(pb.TestService_UnaryCall_FullMethodName, func(c Call, _ []byte, b *Batch) bool {
 		c.Reply(response, nil, b)

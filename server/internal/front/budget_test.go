@@ -12,6 +12,11 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
+	pb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	latchkeyv1 "github.com/latchkey-go/latchkey/api/latchkey/v1"
 )
 
 // directAllocsMax is the budget of one call: its stream.
@@ -26,6 +31,56 @@ func TestDirectAllocations(t *testing.T) {
 		require.LessOrEqual(t, n, directAllocsMax)
 		require.Positive(t, n)
 	}
+}
+
+// TestPipeAllocations holds the same for a call on a pipe: the call, and what it shares with others of its message.
+func TestPipeAllocations(t *testing.T) {
+	for _, calls := range []int{1, 64} {
+		c := dialRaw(t, newQuiet(t), http2.Setting{ID: settingInitialWindow, Val: maxWindow})
+		c.must(c.WriteWindowUpdate(0, maxWindow-defaultWindowBytes))
+		p := c.greetedPipe(1)
+		m := new(latchkeyv1.Requests)
+		for id := range uint64(calls) {
+			m.Requests = append(m.Requests, ask(id, pipedUnary, &pb.SimpleRequest{}))
+		}
+		body := message(m)
+		out := append(appendFrameHeader(nil, len(body), frameData, 0, 1), body...)
+		p.write(body, false)
+		p.answers(calls)
+		in, data := make([]byte, 64<<10), make([]byte, 0, 64<<10)
+		n := testing.AllocsPerRun(200, func() {
+			_, err := c.Conn.Write(out)
+			require.NoError(t, err)
+			data = data[:0]
+			for answers := 0; answers < calls; answers = countAnswers(data) {
+				k, err := c.Conn.Read(in)
+				require.NoError(t, err)
+				data = append(data, in[:k]...)
+			}
+		}) / float64(calls)
+		t.Logf("%.2f allocations a call, %d in a message", n, calls)
+		require.LessOrEqual(t, n, directAllocsMax)
+		require.Positive(t, n)
+	}
+}
+
+// countAnswers counts those in frames of which each holds whole messages.
+func countAnswers(b []byte) (n int) {
+	for len(b) >= frameHeaderBytes {
+		h := parseFrameHeader(b)
+		if b = b[frameHeaderBytes:]; len(b) < h.length {
+			return n
+		}
+		data := b[:h.length]
+		b = b[h.length:]
+		if h.kind != frameData {
+			continue
+		}
+		for data = data[prefixBytes:]; len(data) > 0; n++ {
+			data = data[protowire.ConsumeFieldValue(1, protowire.BytesType, data[1:])+1:]
+		}
+	}
+	return n
 }
 
 // TestIdleConnections measures what one costs that has been used. It is a budget, with room: a goroutine and its stack,

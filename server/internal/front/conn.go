@@ -69,6 +69,7 @@ type writer struct {
 	mu         sync.Mutex // protects the rest
 	streams    map[uint32]*stream
 	orphans    int // calls under way that are not in streams any more: their client gave them up
+	carried    int // calls on pipes that somebody is at, those among them that were given up
 	held       int // bytes received and not consumed, on all streams
 	unsent     int // bytes of DATA that wait for a window or for room, on all streams
 	out, spare []byte

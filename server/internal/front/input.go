@@ -269,7 +269,7 @@ func (c *conn) received(st *stream) {
 	}
 	switch {
 	case c.held > heldMaxBytes:
-		c.refuse(st, status.New(codes.ResourceExhausted, "too much was sent for calls that are under way"))
+		c.refuse(st, status.New(codes.ResourceExhausted, heldText))
 		return
 	case size <= c.s.cfg.MaxRequestBytes:
 		if more := st.in.grant(size); more > 0 {
@@ -297,7 +297,10 @@ func (c *conn) tooLarge(size int) *status.Status {
 	return status.Newf(codes.ResourceExhausted, tooLargeText, size, c.s.cfg.MaxRequestBytes)
 }
 
-const tooLargeText = "grpc: received message larger than max (%d vs. %d)"
+const (
+	tooLargeText = "grpc: received message larger than max (%d vs. %d)"
+	heldText     = "too much was sent for calls that are under way"
+)
 
 // endOfRequest takes the last of a request; last is only borrowed. mu is held.
 func (c *conn) endOfRequest(st *stream, last []byte) {
@@ -305,11 +308,11 @@ func (c *conn) endOfRequest(st *stream, last []byte) {
 	switch {
 	case st.out.status != nil:
 		return
-	case st.pipe != nil:
-		c.pipeData(st, last)
-		return
 	case st.head.length >= 0 && st.in.body != st.head.length:
 		c.resetStream(st, codeProtocol)
+		return
+	case st.pipe != nil:
+		c.pipeData(st, last)
 		return
 	case len(st.in.data) > 0 || st.handler != nil:
 		st.keep(last)

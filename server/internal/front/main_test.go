@@ -26,6 +26,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	latchkeyv1 "github.com/latchkey-go/latchkey/api/latchkey/v1"
 	"github.com/latchkey-go/latchkey/server/internal/gate"
 )
 
@@ -177,6 +178,11 @@ func newRig(t testing.TB, configure ...func(*Config)) *rig {
 func newIdleRig(cfg Config) *rig {
 	r := &rig{service: newService(), front: New(cfg), served: make(chan error, 1), held: make(chan Call, 2*streamsMax)}
 	pb.RegisterTestServiceServer(r.front, r.service)
+	latchkeyv1.RegisterPipeServer(r.front, latchkeyv1.UnimplementedPipeServer{})
+	r.front.ServePipe(latchkeyv1.Pipe_Carry_FullMethodName, map[int32]string{
+		pipedUnary: pb.TestService_UnaryCall_FullMethodName, pipedEmpty: pb.TestService_EmptyCall_FullMethodName,
+		pipedNothing: pb.TestService_CacheableUnaryCall_FullMethodName,
+	})
 	r.front.Direct(pb.TestService_UnaryCall_FullMethodName, func(c Call, body []byte, b *Batch) bool {
 		var q pb.SimpleRequest
 		if err := proto.Unmarshal(body, &q); err != nil {

@@ -3,7 +3,9 @@ package front
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -15,6 +17,8 @@ const (
 	pipeSealBytes = 64 << 10
 	// pipeBacklogBytes is what a pipe may have waiting to be sent before its client may send no more.
 	pipeBacklogBytes = 1 << 20
+	// pipeTasksMax is how many calls of one message a connection keeps room for.
+	pipeTasksMax = 256
 )
 
 // pipe is a stream that carries calls of other methods (latchkey.v1.Pipe). The reader takes the requests out of its
@@ -24,19 +28,18 @@ const (
 type pipe struct {
 	st      *stream
 	calls   map[uint64]*pipeCall // whose answer the client waits for
-	busy    int                  // calls that somebody is at, those among them that were cancelled
 	answers []byte               // a message of answers in the making, with its prefix; empty for none
 	listed  bool                 // in conn.pipes
 }
 
 // ServePipe has a registered method, which streams both ways, carry calls of other registered methods: methods says by
 // which numbers. It panics if one is not registered.
-func (s *Server) ServePipe(fullName string, methods map[uint64]string) {
+func (s *Server) ServePipe(fullName string, methods map[int32]string) {
 	m := s.methods[fullName]
 	if m == nil || m.stream == nil {
 		panic(fmt.Sprintf("front: no stream %q is registered", fullName))
 	}
-	m.piped = make(map[uint64]*method, len(methods))
+	m.piped = make(map[int32]*method, len(methods))
 	for number, name := range methods {
 		if s.methods[name] == nil || s.methods[name].unary == nil {
 			panic(fmt.Sprintf("front: no unary method %q is registered", name))
@@ -52,6 +55,9 @@ func (c *conn) openPipe(st *stream) {
 	hello = protowire.AppendVarint(hello, uint64(c.s.cfg.MaxStreams))
 	st.pipe.answers = hello
 	st.pipe.list()
+	if c.leaving {
+		st.pipe.leave()
+	}
 }
 
 // list has the next flush send what is in answers. mu is held.
@@ -158,6 +164,10 @@ func (c *conn) pipeData(st *stream, b []byte) {
 			return
 		case !ok:
 			st.keep(b)
+			if c.held > heldMaxBytes {
+				c.refuse(st, status.New(codes.ResourceExhausted, heldText))
+				return
+			}
 			if len(st.out.pending) <= pipeBacklogBytes {
 				p.resume()
 			}
@@ -184,28 +194,13 @@ func (c *conn) pipeData(st *stream, b []byte) {
 // carry begins the calls of one message. mu is held, and let go of meanwhile: they may be answered at once.
 func (c *conn) carry(p *pipe, message []byte) error {
 	tasks := c.tasks[:0]
-	err := fields(message, func(number protowire.Number, v uint64, b []byte) error {
-		switch {
-		case number == 1 && b != nil:
-			task, err := p.admit(b)
-			if task.call != nil {
-				tasks = append(tasks, task)
-			}
-			return err
-		case number == 2 && b == nil:
-			p.cancel(v)
-		case number == 2: // packed
-			for len(b) > 0 {
-				id, n := protowire.ConsumeVarint(b)
-				if n < 0 {
-					return protowire.ParseError(n)
-				}
-				p.cancel(id)
-				b = b[n:]
-			}
+	err := eachOf(message, func(b []byte) error {
+		task, err := p.admit(b)
+		if task.call != nil {
+			tasks = append(tasks, task)
 		}
-		return nil
-	})
+		return err
+	}, p.cancel)
 	c.directed = true
 	c.mu.Unlock()
 	for i := range tasks {
@@ -214,31 +209,64 @@ func (c *conn) carry(p *pipe, message []byte) error {
 			task.call.launch(bytes.Clone(task.body))
 		}
 	}
-	clear(tasks)
-	c.tasks = tasks
+	if clear(tasks); cap(tasks) <= pipeTasksMax {
+		c.tasks = tasks
+	}
 	c.mu.Lock()
 	return err
 }
 
-// admit makes a call of a request, unless it is answered already: then there is no call in the task. mu is held.
-func (p *pipe) admit(b []byte) (task pipeTask, err error) {
-	call := &pipeCall{pipe: p}
-	var number uint64
+// eachOf calls the functions with what is in a message: the requests, and the ids of those that are given up.
+func eachOf(message []byte, request func(b []byte) error, cancel func(id uint64)) error {
+	return fields(message, func(number protowire.Number, v uint64, b []byte) error {
+		switch {
+		case number == 1 && b != nil:
+			return request(b)
+		case number == 2 && b == nil:
+			cancel(v)
+		case number == 2: // packed
+			for len(b) > 0 {
+				id, n := protowire.ConsumeVarint(b)
+				if n < 0 {
+					return protowire.ParseError(n)
+				}
+				cancel(id)
+				b = b[n:]
+			}
+		}
+		return nil
+	})
+}
+
+// decode takes a request apart. It returns the number of its method.
+func (task *pipeTask) decode(b []byte) (number int32, err error) {
+	call := task.call
 	err = fields(b, func(field protowire.Number, v uint64, b []byte) error {
 		switch {
 		case field == 1 && b == nil:
 			call.id = v
 		case field == 2 && b == nil:
-			number = v
+			number = int32(v) // as of any enumeration
 		case field == 3 && b != nil:
 			task.body = b
 		case field == 4 && b != nil:
+			if !utf8.Valid(b) {
+				return errors.New("the token is no text")
+			}
 			call.token = string(b)
 		case field == 5 && b == nil:
 			call.leader = v != 0
 		}
 		return nil
 	})
+	return number, err
+}
+
+// admit makes a call of a request, unless it is answered already: then there is no call in the task. mu is held.
+func (p *pipe) admit(b []byte) (pipeTask, error) {
+	call := &pipeCall{pipe: p}
+	task := pipeTask{call: call}
+	number, err := task.decode(b)
 	if err != nil {
 		return pipeTask{}, err
 	}
@@ -250,14 +278,13 @@ func (p *pipe) admit(b []byte) (task pipeTask, err error) {
 	case call.method == nil:
 		p.refuse(call, codes.Unimplemented, fmt.Sprintf("method %d is not served on a pipe", number))
 		return pipeTask{}, nil
-	case p.busy >= p.st.c.s.cfg.MaxStreams:
-		p.refuse(call, codes.Unavailable, "too many requests of the pipe are under way")
+	case p.st.c.carried >= p.st.c.s.cfg.MaxStreams:
+		p.refuse(call, codes.Unavailable, "too many requests of the connection are under way")
 		return pipeTask{}, nil
 	}
 	p.calls[call.id] = call
-	p.busy++
+	p.st.c.carried++
 	call.begun()
-	task.call = call
 	return task, nil
 }
 
@@ -274,8 +301,11 @@ func (p *pipe) cancel(id uint64) {
 func fields(b []byte, f func(number protowire.Number, v uint64, b []byte) error) error {
 	for len(b) > 0 {
 		number, kind, n := protowire.ConsumeTag(b)
-		if n < 0 {
+		switch {
+		case n < 0:
 			return protowire.ParseError(n)
+		case number > protowire.MaxValidNumber:
+			return errors.New("the number of a field is too large")
 		}
 		b = b[n:]
 		var err error

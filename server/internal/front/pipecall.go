@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -70,6 +71,8 @@ func (pc *pipeCall) Go(f func(b *Batch)) { pc.pipe.st.c.spawn(f) }
 func (pc *pipeCall) launch(body []byte) {
 	c := pc.pipe.st.c
 	ctx, cancel := context.WithCancelCause(metadata.NewIncomingContext(c.ctx, pc.metadata()))
+	// Headers and trailers that a method sets have no place on a pipe.
+	ctx = grpc.NewContextWithServerTransportStream(ctx, &localHeader{path: "/" + pc.method.name[0] + "/" + pc.method.name[1]})
 	c.mu.Lock()
 	pc.cancel = cancel
 	if pc.gone.Load() {
@@ -97,7 +100,7 @@ func (pc *pipeCall) Reply(m proto.Message, err error, b *Batch) {
 	p, c := pc.pipe, pc.pipe.st.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p.busy--
+	c.carried--
 	if pc.gone.Load() || c.closed {
 		return
 	}

@@ -36,6 +36,11 @@ func TestOverTLS(t *testing.T) {
 		"TestConnectionErrors":           TestConnectionErrors,
 		"TestStreamErrors":               TestStreamErrors,
 		"TestWhatIsAllowed":              TestWhatIsAllowed,
+		"TestPipeIsAsUnary":              TestPipeIsAsUnary,
+		"TestPipeMessages":               TestPipeMessages,
+		"TestPipeCancel":                 TestPipeCancel,
+		"TestPipeEnds":                   TestPipeEnds,
+		"TestPipeLeave":                  TestPipeLeave,
 	} {
 		t.Run(name, test)
 	}

@@ -84,10 +84,10 @@ type method struct {
 	impl   any
 	unary  grpc.MethodHandler // nil if stream is set
 	stream grpc.StreamHandler
-	direct Direct             // may be nil
-	piped  map[uint64]*method // what a stream carries that is a pipe; nil for others
-	kind   string             // as in MethodStats.Type
-	name   [2]string          // of the service and of the method
+	direct Direct            // may be nil
+	piped  map[int32]*method // what a stream carries that is a pipe; nil for others
+	kind   string            // as in MethodStats.Type
+	name   [2]string         // of the service and of the method
 	counts counts
 }
 
