@@ -29,6 +29,7 @@ type member struct {
 	token   client.Revision // the key's create revision; zero until it is known, then immutable
 	wait    *wait           // for the end of a phase; nil when it waits for none
 	leaving bool            // it has left, and its key is deleted with those of all others
+	absent  client.Revision // of the last roll that did not find the key, while token was zero
 }
 
 // wait is the wait for the end of one phase. It begins before the arrival is sent,
@@ -167,6 +168,9 @@ func (m *member) come(v view) (view, error) {
 	r.mu.Lock()
 	m.token = token
 	m.observeLocked()
+	if token <= m.absent {
+		m.loseLocked(r.deleted())
+	}
 	r.mu.Unlock()
 	results := make([]client.OpResult, len(staged))
 	for i, s := range staged {
@@ -207,7 +211,7 @@ func (m *member) arrive(ctx context.Context, w *wait) (bool, error) {
 			gone := res.Results[0].Get.Count == 0
 			var now view
 			if now, err = r.look(ctx, false); err == nil && gone && now.rec != nil && now.rec.Phase == w.phase {
-				return false, &LostError{Name: r.name, Reason: ErrDeleted, At: time.Now()}
+				return false, r.deleted()
 			}
 		case errors.Is(err, client.ErrLeaseNotFound):
 			return false, &LostError{Name: r.name, Reason: client.ErrSessionRevoked, At: time.Now()}

@@ -358,7 +358,7 @@ func (r *room) wiped(events []client.Event) error {
 			}
 		}
 	}
-	return &LostError{Name: r.name, Reason: ErrDeleted, At: time.Now()}
+	return r.deleted()
 }
 
 // drop ends members whose keys are gone.
@@ -375,17 +375,13 @@ func (r *room) drop(lost []*member, reason error) {
 }
 
 // roll checks which of our members' keys are still there, and returns the revision
-// at which they were.
+// at which they were. It takes the place of events that can not be had any more, so
+// it has to find the deletion of each key that was made up to that revision. Hence
+// it asks who is a member when it has the answer, and not before: a member that has
+// come since the request was sent may be in what the watch has missed. One that does
+// not know yet whether it has a key is told when it does.
 func (r *room) roll() (client.Revision, error) {
 	ours := r.keys.members + r.session.ID().String() + "."
-	r.mu.Lock()
-	expected := make([]*member, 0, len(r.members))
-	for _, m := range r.members {
-		if m.token != 0 && !m.leaving {
-			expected = append(expected, m)
-		}
-	}
-	r.mu.Unlock()
 	var res *client.GetResult
 	err := persist(r.ctx, func() (err error) {
 		res, err = r.client.Get(r.ctx, ours, client.Prefix(), client.KeysOnly())
@@ -394,13 +390,29 @@ func (r *room) roll() (client.Revision, error) {
 	if err != nil {
 		return 0, err
 	}
-	there := make(map[string]client.Revision, len(res.KVs))
+	there := make(map[string]bool, len(res.KVs))
 	for _, kv := range res.KVs {
-		there[kv.Key] = kv.CreateRevision
+		there[kv.Key] = true
 	}
-	lost := slices.DeleteFunc(expected, func(m *member) bool { return there[m.key] == m.token })
-	r.drop(lost, &LostError{Name: r.name, Reason: ErrDeleted, At: time.Now()})
+	var lost []*member
+	r.mu.Lock()
+	for _, m := range r.members {
+		switch {
+		case there[m.key] || m.leaving:
+		case m.token == 0:
+			m.absent = res.Revision
+		case m.token <= res.Revision:
+			lost = append(lost, m)
+		}
+	}
+	r.mu.Unlock()
+	r.drop(lost, r.deleted())
 	return res.Revision, nil
+}
+
+// deleted is the loss of a member whose key is gone.
+func (r *room) deleted() error {
+	return &LostError{Name: r.name, Reason: ErrDeleted, At: time.Now()}
 }
 
 // persist calls request until it is answered, or refused for good, or ctx ends. The
