@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 // member is one key of ours in a barrier, from before its creation until it is
@@ -218,11 +219,11 @@ func (m *member) arrive(ctx context.Context, w *wait) (bool, error) {
 		}
 		switch {
 		case ctx.Err() != nil:
-			return false, ctxError(ctx)
-		case err != nil && !temporary(err):
+			return false, retry.Why(ctx)
+		case err != nil && !retry.Temporary(err):
 			return false, err
-		case err != nil && !pause(ctx, n):
-			return false, ctxError(ctx)
+		case err != nil && !retry.Backoff(ctx, n):
+			return false, retry.Why(ctx)
 		}
 	}
 }
@@ -258,7 +259,7 @@ func (m *member) remove(how going) {
 	}
 	// What it returns is of no use: an error means that the session has ended.
 	ctx := r.session.Context()
-	_ = persist(ctx, func() error {
+	_ = retry.Do(ctx, func() error {
 		_, err := r.client.Txn().
 			If(client.CreateRevision(m.key).Equal(token)).
 			Then(client.OpDelete(m.key), client.OpDelete(m.mark), client.OpPut(counter, []byte(m.id))).
@@ -283,7 +284,7 @@ func (m *member) depart(ctx context.Context, once *sync.Once, gone chan struct{}
 		}
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("leave barrier %q: %w: %w", m.room.name, client.ErrUncertain, ctxError(ctx))
+		return fmt.Errorf("leave barrier %q: %w: %w", m.room.name, client.ErrUncertain, retry.Why(ctx))
 	}
 }
 
@@ -308,7 +309,7 @@ func (m *member) phase(ctx context.Context) (uint64, error) {
 		case <-changed:
 		case <-m.ctx.Done():
 		case <-ctx.Done():
-			return 0, ctxError(ctx)
+			return 0, retry.Why(ctx)
 		}
 	}
 }

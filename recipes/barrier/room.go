@@ -10,16 +10,12 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
-const (
-	// roomLinger is how long a room outlives its last user, so that members who come
-	// again and again, as they do, find its watches in place.
-	roomLinger = 10 * time.Second
-	// The pause before a request is repeated whose answer did not come.
-	retryMin = 5 * time.Millisecond
-	retryMax = 500 * time.Millisecond
-)
+// roomLinger is how long a room outlives its last user, so that members who come
+// again and again, as they do, find its watches in place.
+const roomLinger = 10 * time.Second
 
 // roomID names a room: the barrier with the client's namespace, the session of its
 // members, and the terms on which they come.
@@ -110,7 +106,7 @@ func openRoom(ctx context.Context, c *client.Client, s *client.Session, name str
 		return nil, context.Cause(r.ctx)
 	case <-ctx.Done():
 		r.leave()
-		return nil, ctxError(ctx)
+		return nil, retry.Why(ctx)
 	}
 }
 
@@ -220,11 +216,11 @@ func (r *room) follow() {
 			watched.Go(func() { r.mind(v) })
 		}
 		if err := r.watchRecord(v.at); err != nil && !errors.Is(err, client.ErrCompacted) {
-			if !temporary(err) {
+			if !retry.Temporary(err) {
 				r.refuse(err)
 				return
 			}
-			pause(r.ctx, n)
+			retry.Backoff(r.ctx, n)
 		}
 	}
 }
@@ -289,13 +285,13 @@ func (r *room) mind(first view) {
 		if r.ctx.Err() != nil {
 			return
 		}
-		if err != nil && !errors.Is(err, client.ErrCompacted) && !temporary(err) {
+		if err != nil && !errors.Is(err, client.ErrCompacted) && !retry.Temporary(err) {
 			r.refuse(err)
 			return
 		}
 		// What happened in between is gone: read instead.
 		if !errors.Is(err, client.ErrCompacted) {
-			pause(r.ctx, n)
+			retry.Backoff(r.ctx, n)
 		}
 		if rev, err = r.roll(); err != nil {
 			r.refuse(err)
@@ -383,7 +379,7 @@ func (r *room) drop(lost []*member, reason error) {
 func (r *room) roll() (client.Revision, error) {
 	ours := r.keys.members + r.session.ID().String() + "."
 	var res *client.GetResult
-	err := persist(r.ctx, func() (err error) {
+	err := retry.Do(r.ctx, func() (err error) {
 		res, err = r.client.Get(r.ctx, ours, client.Prefix(), client.KeysOnly())
 		return err
 	})
@@ -413,36 +409,4 @@ func (r *room) roll() (client.Revision, error) {
 // deleted is the loss of a member whose key is gone.
 func (r *room) deleted() error {
 	return &LostError{Name: r.name, Reason: ErrDeleted, At: time.Now()}
-}
-
-// persist calls request until it is answered, or refused for good, or ctx ends. The
-// request must do no harm when it is executed twice.
-func persist(ctx context.Context, request func() error) error {
-	for n := 0; ; n++ {
-		err := request()
-		if err == nil || !temporary(err) {
-			return err
-		}
-		if ctx.Err() != nil || !pause(ctx, n) {
-			return err
-		}
-	}
-}
-
-// temporary says that a request may succeed if it is tried again.
-func temporary(err error) bool {
-	return errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrNoLeader) ||
-		errors.Is(err, client.ErrOverloaded) || errors.Is(err, client.ErrUncertain)
-}
-
-// pause waits before attempt n+1. It returns false when ctx ends first.
-func pause(ctx context.Context, n int) bool {
-	timer := time.NewTimer(min(retryMax, retryMin<<min(n, 10)))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
