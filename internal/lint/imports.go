@@ -134,9 +134,9 @@ var Rules = map[string]Rule{
 	"recipes/cache":                 {Own: []string{"client"}},
 	"recipes/cache/cachetest":       {Own: []string{"client", "client/clienttest", "recipes/cache"}, External: []string{etcdAPI, protobuf, grpc, testify}},
 
-	"recipes/barrier":             {Own: []string{"client", "recipes/fence"}},
+	"recipes/barrier":             {Own: []string{"client", "recipes/fence", "recipes/internal/retry"}},
 	"recipes/barrier/barriertest": {Own: []string{"client", "client/clienttest", "recipes/barrier", "recipes/fence"}, External: []string{etcdAPI, testify}},
-	"recipes/counter":             {Own: []string{"client"}},
+	"recipes/counter":             {Own: []string{"client", "recipes/internal/retry"}},
 	"recipes/counter/countertest": {Own: []string{"client", "client/clienttest", "recipes/counter"}, External: []string{etcdAPI, testify}},
 
 	"recipes/internal/presence":         {Own: []string{"client", "recipes/internal/retry"}},
@@ -148,9 +148,9 @@ var Rules = map[string]Rule{
 	"recipes/discovery/discoverytest":   {Own: []string{"client", "client/clienttest", "recipes/discovery", "recipes/discovery/discoverygrpc"}, External: []string{etcdAPI, grpc, testify}},
 	"recipes/membership":                {Own: []string{"client", "recipes/fence", "recipes/internal/presence", "recipes/internal/rendezvous", "recipes/internal/retry", "recipes/internal/view", "recipes/lock"}},
 	"recipes/membership/membershiptest": {Own: []string{"client", "client/clienttest", "recipes/fence", "recipes/lock", "recipes/membership"}, External: []string{testify}},
-	"recipes/pubsub":                    {Own: []string{"client", "recipes/internal/sequence"}},
+	"recipes/pubsub":                    {Own: []string{"client", "recipes/internal/retry", "recipes/internal/sequence"}},
 	"recipes/pubsub/pubsubtest":         {Own: []string{"client", "client/clienttest", "recipes/pubsub"}, External: []string{testify}},
-	"recipes/internal/sequence":         {Own: []string{"client"}},
+	"recipes/internal/sequence":         {Own: []string{"client", "recipes/internal/retry"}},
 	"recipes/queue":                     {Own: []string{"client", "recipes/internal/sequence", "recipes/queue/internal/shard"}},
 	"recipes/queue/internal/shard":      {Pure: true},
 	"recipes/queue/queuetest":           {Own: []string{"client", "recipes/queue"}, External: []string{etcdAPI, protobuf, grpc, testify}},

@@ -6,6 +6,7 @@ import (
 
 	"github.com/latchkey-go/latchkey/client"
 	"github.com/latchkey-go/latchkey/recipes/fence"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 // Action is what one of the members does, for all, between the last arrival and the
@@ -102,10 +103,10 @@ func (r *room) run(ctx context.Context, m *member, v *view) {
 	}
 	for n := 0; r.ctx.Err() == nil; n++ {
 		_, err := r.decide(r.ctx, v, next, []client.Compare{m.isOurs()}, client.OpDelete(r.keys.arrivals, client.Prefix()))
-		if err == nil || !temporary(err) {
+		if err == nil || !retry.Temporary(err) {
 			break // decided, by us or somebody else; should the cluster refuse it, the watch ends the room
 		}
-		pause(r.ctx, n)
+		retry.Backoff(r.ctx, n)
 	}
 	r.settle(nil)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 // comparesMax is how many members' keys a trip names one by one; the rest of a
@@ -27,7 +28,7 @@ func (r *room) look(ctx context.Context, roster bool) (view, error) {
 			client.Ascending(client.ByCreateRevision), client.Limit(r.id.terms.Parties)))
 	}
 	var res *client.TxnResult
-	err := persist(ctx, func() (err error) {
+	err := retry.Do(ctx, func() (err error) {
 		res, err = r.client.Txn().Then(ops...).Commit(ctx)
 		return err
 	})
@@ -93,7 +94,7 @@ func (r *room) gathering() string {
 // lookForActor finds out whether the member that runs the action is still there.
 // It can not come back, so what it finds is still true when it is used.
 func (r *room) lookForActor(ctx context.Context, v *view) error {
-	return persist(ctx, func() error {
+	return retry.Do(ctx, func() error {
 		res, err := r.client.Get(ctx, r.keys.members+v.rec.Acting.By, client.CountOnly())
 		v.actor = err == nil && res.Count > 0
 		return err
@@ -110,11 +111,11 @@ func (r *room) settle(v *view) {
 		switch {
 		case done:
 			return
-		case err != nil && !temporary(err):
+		case err != nil && !retry.Temporary(err):
 			r.refuse(err)
 			return
 		case err != nil:
-			pause(r.ctx, n)
+			retry.Backoff(r.ctx, n)
 		}
 		v = nil
 	}
@@ -249,11 +250,11 @@ func (r *room) reset(ctx context.Context) error {
 		} else {
 			_, err = r.decide(ctx, &v, v.fresh(v.rec.terms), nil, client.OpDelete(r.keys.all, client.Prefix()))
 		}
-		if err != nil && !temporary(err) {
+		if err != nil && !retry.Temporary(err) {
 			return err
 		}
-		if err != nil && !pause(ctx, n) {
-			return ctxError(ctx)
+		if err != nil && !retry.Backoff(ctx, n) {
+			return retry.Why(ctx)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/latchkey-go/latchkey/client"
 	"github.com/latchkey-go/latchkey/recipes/fence"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 // Double is a barrier around some work: nobody begins before all have come, and
@@ -119,7 +120,7 @@ func (in *Inside) Leave(ctx context.Context) error {
 	case <-in.left:
 		return in.err
 	case <-ctx.Done():
-		return fmt.Errorf("leave barrier %q: %w", in.member.room.name, ctxError(ctx))
+		return fmt.Errorf("leave barrier %q: %w", in.member.room.name, retry.Why(ctx))
 	}
 }
 

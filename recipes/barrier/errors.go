@@ -1,7 +1,6 @@
 package barrier
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -96,13 +95,3 @@ func (e *ConflictError) Error() string {
 
 // Is makes the error ErrConflict.
 func (e *ConflictError) Is(target error) bool { return target == ErrConflict }
-
-// ctxError returns why ctx is done: its error, which says what kind of end it
-// was, and its cause, where that is another one.
-func ctxError(ctx context.Context) error {
-	err, cause := ctx.Err(), context.Cause(ctx)
-	if cause == nil || cause == err {
-		return err
-	}
-	return fmt.Errorf("%w: %w", err, cause)
-}

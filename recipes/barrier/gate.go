@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 // Gate holds back all who wait at it until somebody opens it. It is closed while its
@@ -90,9 +91,9 @@ func (g *Gate) Open(ctx context.Context) error {
 				return nil
 			}
 		}
-		if err != nil && (!temporary(err) || ctx.Err() != nil) || !pause(ctx, n) {
+		if err != nil && (!retry.Temporary(err) || ctx.Err() != nil) || !retry.Backoff(ctx, n) {
 			if err == nil {
-				err = ctxError(ctx)
+				err = retry.Why(ctx)
 			}
 			return fmt.Errorf("open gate %q: %w", g.name, err)
 		}
@@ -147,9 +148,9 @@ func awaitKey(ctx context.Context, c *client.Client, key string, what client.Eve
 		}
 		switch {
 		case ctx.Err() != nil:
-			return ctxError(ctx)
+			return retry.Why(ctx)
 		case errors.Is(err, client.ErrCompacted):
-		case !temporary(err) || !pause(ctx, n):
+		case !retry.Temporary(err) || !retry.Backoff(ctx, n):
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/latchkey-go/latchkey/client"
 	"github.com/latchkey-go/latchkey/recipes/fence"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 // Arrival is a complete generation, as one of its members sees it. All members see
@@ -73,7 +74,7 @@ func (b *base) join(ctx context.Context, gather bool) (*member, *wait, error) {
 		}
 		return j.member, j.wait, nil
 	case <-ctx.Done():
-		return nil, nil, fmt.Errorf("join barrier %q: %w", b.name, ctxError(ctx))
+		return nil, nil, fmt.Errorf("join barrier %q: %w", b.name, retry.Why(ctx))
 	}
 }
 
@@ -95,12 +96,12 @@ func (r *room) join(ctx context.Context, o *options, gather bool) joined {
 		if j.err != nil && !errors.Is(j.err, errMoved) {
 			return j
 		}
-		if j.err != nil && !pause(ctx, n) {
-			return joined{err: ctxError(ctx)}
+		if j.err != nil && !retry.Backoff(ctx, n) {
+			return joined{err: retry.Why(ctx)}
 		}
 		full = j.err == nil
 		if full && ctx.Err() != nil {
-			return joined{err: fmt.Errorf("%w: %w", ErrFull, ctxError(ctx))}
+			return joined{err: fmt.Errorf("%w: %w", ErrFull, retry.Why(ctx))}
 		}
 	}
 }
@@ -172,7 +173,7 @@ func (r *room) admit(ctx context.Context, full bool) (view, error) {
 		}
 		switch {
 		case (v.rev == 0 || v.rec.terms != r.id.terms) && v.present == 0:
-			if _, err := r.renew(ctx, &v); err != nil && (!temporary(err) || !pause(ctx, n)) {
+			if _, err := r.renew(ctx, &v); err != nil && (!retry.Temporary(err) || !retry.Backoff(ctx, n)) {
 				return view{}, err
 			}
 			continue
@@ -190,9 +191,9 @@ func (r *room) admit(ctx context.Context, full bool) (view, error) {
 			return view{}, context.Cause(r.ctx)
 		case <-ctx.Done():
 			if full {
-				return view{}, fmt.Errorf("%w: %w", ErrFull, ctxError(ctx))
+				return view{}, fmt.Errorf("%w: %w", ErrFull, retry.Why(ctx))
 			}
-			return view{}, ctxError(ctx)
+			return view{}, retry.Why(ctx)
 		}
 	}
 }
@@ -208,6 +209,6 @@ func (m *member) await(ctx context.Context, w *wait) error {
 	case <-w.over:
 		return w.err
 	case <-ctx.Done():
-		return ctxError(ctx)
+		return retry.Why(ctx)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 // latchIDBytesMax bounds the id of a count.
@@ -83,7 +84,7 @@ func (l *Latch) CountDown(ctx context.Context, id string) (left int, err error) 
 	for n := 0; ; n++ {
 		var again bool
 		left, again, err = l.tryCountDown(ctx, id)
-		if !again && !(err != nil && temporary(err) && ctx.Err() == nil) || !pause(ctx, n) {
+		if !again && !(err != nil && retry.Temporary(err) && ctx.Err() == nil) || !retry.Backoff(ctx, n) {
 			break
 		}
 	}
@@ -156,14 +157,14 @@ func (l *Latch) Reset(ctx context.Context) error {
 		return l.err
 	}
 	var state latchState
-	err := persist(ctx, func() (err error) {
+	err := retry.Do(ctx, func() (err error) {
 		state, err = l.read(ctx)
 		return err
 	})
 	if err == nil {
 		// That the era is another one means that it was this request, executed after all,
 		// or somebody else's: the latch was reset. So it may be repeated, and come late.
-		err = persist(ctx, func() error {
+		err = retry.Do(ctx, func() error {
 			_, err := l.client.Txn().
 				If(client.ModRevision(l.count).Equal(state.era)).
 				Then(client.OpPut(l.count, strconv.AppendInt(nil, state.n, 10)), client.OpDelete(l.done, client.Prefix()),

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 // member is one key of ours in a barrier, from before its creation until it is
@@ -29,6 +30,7 @@ type member struct {
 	token   client.Revision // the key's create revision; zero until it is known, then immutable
 	wait    *wait           // for the end of a phase; nil when it waits for none
 	leaving bool            // it has left, and its key is deleted with those of all others
+	absent  client.Revision // of the last roll that did not find the key, while token was zero
 }
 
 // wait is the wait for the end of one phase. It begins before the arrival is sent,
@@ -167,6 +169,9 @@ func (m *member) come(v view) (view, error) {
 	r.mu.Lock()
 	m.token = token
 	m.observeLocked()
+	if token <= m.absent {
+		m.loseLocked(r.deleted())
+	}
 	r.mu.Unlock()
 	results := make([]client.OpResult, len(staged))
 	for i, s := range staged {
@@ -207,18 +212,18 @@ func (m *member) arrive(ctx context.Context, w *wait) (bool, error) {
 			gone := res.Results[0].Get.Count == 0
 			var now view
 			if now, err = r.look(ctx, false); err == nil && gone && now.rec != nil && now.rec.Phase == w.phase {
-				return false, &LostError{Name: r.name, Reason: ErrDeleted, At: time.Now()}
+				return false, r.deleted()
 			}
 		case errors.Is(err, client.ErrLeaseNotFound):
 			return false, &LostError{Name: r.name, Reason: client.ErrSessionRevoked, At: time.Now()}
 		}
 		switch {
 		case ctx.Err() != nil:
-			return false, ctxError(ctx)
-		case err != nil && !temporary(err):
+			return false, retry.Why(ctx)
+		case err != nil && !retry.Temporary(err):
 			return false, err
-		case err != nil && !pause(ctx, n):
-			return false, ctxError(ctx)
+		case err != nil && !retry.Backoff(ctx, n):
+			return false, retry.Why(ctx)
 		}
 	}
 }
@@ -254,7 +259,7 @@ func (m *member) remove(how going) {
 	}
 	// What it returns is of no use: an error means that the session has ended.
 	ctx := r.session.Context()
-	_ = persist(ctx, func() error {
+	_ = retry.Do(ctx, func() error {
 		_, err := r.client.Txn().
 			If(client.CreateRevision(m.key).Equal(token)).
 			Then(client.OpDelete(m.key), client.OpDelete(m.mark), client.OpPut(counter, []byte(m.id))).
@@ -279,7 +284,7 @@ func (m *member) depart(ctx context.Context, once *sync.Once, gone chan struct{}
 		}
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("leave barrier %q: %w: %w", m.room.name, client.ErrUncertain, ctxError(ctx))
+		return fmt.Errorf("leave barrier %q: %w: %w", m.room.name, client.ErrUncertain, retry.Why(ctx))
 	}
 }
 
@@ -304,7 +309,7 @@ func (m *member) phase(ctx context.Context) (uint64, error) {
 		case <-changed:
 		case <-m.ctx.Done():
 		case <-ctx.Done():
-			return 0, ctxError(ctx)
+			return 0, retry.Why(ctx)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 // Phaser is a barrier whose members come and go as they like: a phase is complete when
@@ -76,7 +77,7 @@ func (p *Phaser) AwaitAdvance(ctx context.Context, phase uint64) (uint64, error)
 		case <-r.ctx.Done():
 			return 0, context.Cause(r.ctx)
 		case <-ctx.Done():
-			return 0, fmt.Errorf("await phase %d of phaser %q: %w", phase, p.name, ctxError(ctx))
+			return 0, fmt.Errorf("await phase %d of phaser %q: %w", phase, p.name, retry.Why(ctx))
 		}
 	}
 }

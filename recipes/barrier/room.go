@@ -10,16 +10,12 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
-const (
-	// roomLinger is how long a room outlives its last user, so that members who come
-	// again and again, as they do, find its watches in place.
-	roomLinger = 10 * time.Second
-	// The pause before a request is repeated whose answer did not come.
-	retryMin = 5 * time.Millisecond
-	retryMax = 500 * time.Millisecond
-)
+// roomLinger is how long a room outlives its last user, so that members who come
+// again and again, as they do, find its watches in place.
+const roomLinger = 10 * time.Second
 
 // roomID names a room: the barrier with the client's namespace, the session of its
 // members, and the terms on which they come.
@@ -110,7 +106,7 @@ func openRoom(ctx context.Context, c *client.Client, s *client.Session, name str
 		return nil, context.Cause(r.ctx)
 	case <-ctx.Done():
 		r.leave()
-		return nil, ctxError(ctx)
+		return nil, retry.Why(ctx)
 	}
 }
 
@@ -220,11 +216,11 @@ func (r *room) follow() {
 			watched.Go(func() { r.mind(v) })
 		}
 		if err := r.watchRecord(v.at); err != nil && !errors.Is(err, client.ErrCompacted) {
-			if !temporary(err) {
+			if !retry.Temporary(err) {
 				r.refuse(err)
 				return
 			}
-			pause(r.ctx, n)
+			retry.Backoff(r.ctx, n)
 		}
 	}
 }
@@ -289,13 +285,13 @@ func (r *room) mind(first view) {
 		if r.ctx.Err() != nil {
 			return
 		}
-		if err != nil && !errors.Is(err, client.ErrCompacted) && !temporary(err) {
+		if err != nil && !errors.Is(err, client.ErrCompacted) && !retry.Temporary(err) {
 			r.refuse(err)
 			return
 		}
 		// What happened in between is gone: read instead.
 		if !errors.Is(err, client.ErrCompacted) {
-			pause(r.ctx, n)
+			retry.Backoff(r.ctx, n)
 		}
 		if rev, err = r.roll(); err != nil {
 			r.refuse(err)
@@ -358,7 +354,7 @@ func (r *room) wiped(events []client.Event) error {
 			}
 		}
 	}
-	return &LostError{Name: r.name, Reason: ErrDeleted, At: time.Now()}
+	return r.deleted()
 }
 
 // drop ends members whose keys are gone.
@@ -375,62 +371,42 @@ func (r *room) drop(lost []*member, reason error) {
 }
 
 // roll checks which of our members' keys are still there, and returns the revision
-// at which they were.
+// at which they were. It takes the place of events that can not be had any more, so
+// it has to find the deletion of each key that was made up to that revision. Hence
+// it asks who is a member when it has the answer, and not before: a member that has
+// come since the request was sent may be in what the watch has missed. One that does
+// not know yet whether it has a key is told when it does.
 func (r *room) roll() (client.Revision, error) {
 	ours := r.keys.members + r.session.ID().String() + "."
-	r.mu.Lock()
-	expected := make([]*member, 0, len(r.members))
-	for _, m := range r.members {
-		if m.token != 0 && !m.leaving {
-			expected = append(expected, m)
-		}
-	}
-	r.mu.Unlock()
 	var res *client.GetResult
-	err := persist(r.ctx, func() (err error) {
+	err := retry.Do(r.ctx, func() (err error) {
 		res, err = r.client.Get(r.ctx, ours, client.Prefix(), client.KeysOnly())
 		return err
 	})
 	if err != nil {
 		return 0, err
 	}
-	there := make(map[string]client.Revision, len(res.KVs))
+	there := make(map[string]bool, len(res.KVs))
 	for _, kv := range res.KVs {
-		there[kv.Key] = kv.CreateRevision
+		there[kv.Key] = true
 	}
-	lost := slices.DeleteFunc(expected, func(m *member) bool { return there[m.key] == m.token })
-	r.drop(lost, &LostError{Name: r.name, Reason: ErrDeleted, At: time.Now()})
+	var lost []*member
+	r.mu.Lock()
+	for _, m := range r.members {
+		switch {
+		case there[m.key] || m.leaving:
+		case m.token == 0:
+			m.absent = res.Revision
+		case m.token <= res.Revision:
+			lost = append(lost, m)
+		}
+	}
+	r.mu.Unlock()
+	r.drop(lost, r.deleted())
 	return res.Revision, nil
 }
 
-// persist calls request until it is answered, or refused for good, or ctx ends. The
-// request must do no harm when it is executed twice.
-func persist(ctx context.Context, request func() error) error {
-	for n := 0; ; n++ {
-		err := request()
-		if err == nil || !temporary(err) {
-			return err
-		}
-		if ctx.Err() != nil || !pause(ctx, n) {
-			return err
-		}
-	}
-}
-
-// temporary says that a request may succeed if it is tried again.
-func temporary(err error) bool {
-	return errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrNoLeader) ||
-		errors.Is(err, client.ErrOverloaded) || errors.Is(err, client.ErrUncertain)
-}
-
-// pause waits before attempt n+1. It returns false when ctx ends first.
-func pause(ctx context.Context, n int) bool {
-	timer := time.NewTimer(min(retryMax, retryMin<<min(n, 10)))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+// deleted is the loss of a member whose key is gone.
+func (r *room) deleted() error {
+	return &LostError{Name: r.name, Reason: ErrDeleted, At: time.Now()}
 }

@@ -4,19 +4,14 @@ import (
 	"context"
 	"errors"
 	"iter"
-	"time"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
-const (
-	// roundsMax bounds how often an update is begun anew after it has lost all of its runs
-	// against others, of which client.Update has a bound of its own.
-	roundsMax = 16
-	// The pause before a read is repeated whose answer did not come.
-	retryMin = 5 * time.Millisecond
-	retryMax = 500 * time.Millisecond
-)
+// roundsMax bounds how often an update is begun anew after it has lost all of its runs
+// against others, of which client.Update has a bound of its own.
+const roundsMax = 16
 
 // once executes a transaction exactly once.
 func once(ctx context.Context, c *client.Client, fn func(tx *client.Tx) error) error {
@@ -54,7 +49,7 @@ func follow(ctx context.Context, c *client.Client, key string) iter.Seq2[client.
 					return // the loop has ended
 				}
 			}
-			again := errors.Is(err, client.ErrCompacted) || temporary(err) && pause(ctx, n)
+			again := errors.Is(err, client.ErrCompacted) || retry.Unreached(err) && retry.Backoff(ctx, n)
 			if ctx.Err() != nil || !again {
 				yield(client.KV{}, err)
 				return
@@ -79,21 +74,4 @@ func watch(ctx context.Context, c *client.Client, key string, rev client.Revisio
 		}
 	}
 	return nil
-}
-
-// temporary says that a request may succeed if it is tried again.
-func temporary(err error) bool {
-	return errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrNoLeader) || errors.Is(err, client.ErrOverloaded)
-}
-
-// pause waits before attempt n+1. It returns false when ctx ends first.
-func pause(ctx context.Context, n int) bool {
-	timer := time.NewTimer(min(retryMax, retryMin<<min(n, 10)))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 // blockMax bounds the block of a sequence: what a process that ends leaves unused.
@@ -69,7 +70,7 @@ func (s *Sequence) Next(ctx context.Context) (int64, error) {
 func (s *Sequence) take(ctx context.Context) (int64, error) {
 	for n := 0; ; n++ {
 		end, err := s.blocks.Add(ctx, s.size)
-		if err == nil || !errors.Is(err, client.ErrUncertain) && !temporary(err) || !pause(ctx, n) {
+		if err == nil || !retry.Temporary(err) || !retry.Backoff(ctx, n) {
 			return end, err
 		}
 	}

@@ -1,10 +1,8 @@
 package pubsub
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"time"
 )
 
 // Conditions to test for with errors.Is.
@@ -102,31 +100,3 @@ func (e *RemoteError) Error() string { return "service: " + e.Message }
 
 // Is makes the error ErrRemote.
 func (e *RemoteError) Is(target error) bool { return target == ErrRemote }
-
-// ctxError returns why ctx is done: its error, and its cause, where that is
-// another one.
-func ctxError(ctx context.Context) error {
-	err, cause := ctx.Err(), context.Cause(ctx)
-	if cause == nil || cause == err {
-		return err
-	}
-	return fmt.Errorf("%w: %w", err, cause)
-}
-
-const (
-	// The pause before a request is repeated whose answer did not come.
-	retryMin = 5 * time.Millisecond
-	retryMax = 500 * time.Millisecond
-)
-
-// pause waits before attempt n+1. It returns false when ctx ends first.
-func pause(ctx context.Context, n int) bool {
-	timer := time.NewTimer(min(retryMax, retryMin<<min(n, 10)))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 const (
@@ -151,7 +152,7 @@ func (g *group) run(ctx context.Context, handle handler, conf runConfig) error {
 		if s == nil {
 			var err error
 			if s, err = g.topic.client.Session(ctx); err != nil {
-				if ctx.Err() == nil && temporary(err) && pause(ctx, n) {
+				if ctx.Err() == nil && retry.Unreached(err) && retry.Backoff(ctx, n) {
 					continue
 				}
 				return err
@@ -167,15 +168,15 @@ func (g *group) run(ctx context.Context, handle handler, conf runConfig) error {
 		}
 		switch {
 		case ctx.Err() != nil:
-			return ctxError(ctx)
+			return retry.Why(ctx)
 		case s.Err() != nil && conf.session != nil:
 			return s.Err()
-		case s.Err() == nil && err != nil && !temporary(err):
+		case s.Err() == nil && err != nil && !retry.Unreached(err):
 			return err
 		case errors.Is(err, client.ErrClosed):
 			return err
 		}
-		pause(ctx, n)
+		retry.Backoff(ctx, n)
 	}
 }
 
@@ -198,7 +199,7 @@ func (g *group) make(ctx context.Context, from Start) error {
 			return nil
 		}
 		// To make it once more does no harm, as it is made once only.
-		if !temporary(err) && !errors.Is(err, client.ErrUncertain) || !pause(ctx, n) {
+		if !retry.Temporary(err) || !retry.Backoff(ctx, n) {
 			return err
 		}
 	}

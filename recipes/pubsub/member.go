@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 // handler handles a delivery.
@@ -116,7 +117,7 @@ func (m *member) run(ctx context.Context) (err error) {
 
 // fatal says that a worker's error is no other one's business to cure.
 func fatal(err error) bool {
-	return err != nil && !errors.Is(err, ErrLost) && !errors.Is(err, errMoved) && !temporary(err) &&
+	return err != nil && !errors.Is(err, ErrLost) && !errors.Is(err, errMoved) && !retry.Unreached(err) &&
 		!errors.Is(err, client.ErrUncertain) && !errors.Is(err, context.Canceled)
 }
 
@@ -179,7 +180,7 @@ func (m *member) join(ctx context.Context) error {
 			return nil
 		}
 		// To put it once more does no harm.
-		if !temporary(err) && !errors.Is(err, client.ErrUncertain) || !pause(ctx, n) {
+		if !retry.Temporary(err) || !retry.Backoff(ctx, n) {
 			return err
 		}
 	}
@@ -195,7 +196,7 @@ func (m *member) observe(ctx context.Context, out chan<- roster) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if !errors.Is(err, client.ErrCompacted) && !errors.Is(err, errNotListed) && (!temporary(err) || !pause(ctx, n)) {
+		if !errors.Is(err, client.ErrCompacted) && !errors.Is(err, errNotListed) && (!retry.Unreached(err) || !retry.Backoff(ctx, n)) {
 			return err
 		}
 	}

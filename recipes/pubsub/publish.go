@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 	"github.com/latchkey-go/latchkey/recipes/internal/sequence"
 )
 
@@ -226,11 +227,11 @@ func (t *topic) write(ctx context.Context, w *write) (Offset, error) {
 		case errors.Is(err, client.ErrLeaseNotFound) && w.dedup != "" && uncertain == nil && n < reseedsMax:
 			t.dedup.forget()
 		case errors.Is(err, client.ErrUncertain):
-			if uncertain = err; !pause(ctx, n) {
+			if uncertain = err; !retry.Backoff(ctx, n) {
 				return Offset{}, err
 			}
 		case uncertain != nil: // what this attempt says does not tell of the one before
-			if !pause(ctx, n) {
+			if !retry.Backoff(ctx, n) {
 				return Offset{}, uncertain
 			}
 		default:

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 const (
@@ -120,7 +122,7 @@ func (p *Publisher[T]) Flush(ctx context.Context) error {
 			select {
 			case <-last.done:
 			case <-ctx.Done():
-				return fmt.Errorf("flush topic %q: %w", p.topic.name, ctxError(ctx))
+				return fmt.Errorf("flush topic %q: %w", p.topic.name, retry.Why(ctx))
 			}
 		}
 	}
@@ -161,7 +163,7 @@ func (p *Pending) Wait(ctx context.Context) (Offset, error) {
 	case <-p.done:
 		return p.offset, p.err
 	case <-ctx.Done():
-		return Offset{}, ctxError(ctx)
+		return Offset{}, retry.Why(ctx)
 	}
 }
 
@@ -213,7 +215,7 @@ func (b *outbox) put(ctx context.Context, p *Pending) error {
 		select {
 		case <-space:
 		case <-ctx.Done():
-			return ctxError(ctx)
+			return retry.Why(ctx)
 		}
 	}
 }

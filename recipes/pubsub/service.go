@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 const (
@@ -178,13 +179,13 @@ func (s *Service[Req, Res]) Serve(ctx context.Context, h func(ctx context.Contex
 			}
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("serve %q: %w", s.name, ctxError(ctx))
+			return fmt.Errorf("serve %q: %w", s.name, retry.Why(ctx))
 		}
-		if !temporary(err) && !errors.Is(err, client.ErrCompacted) && !errors.Is(err, client.ErrUncertain) &&
+		if !retry.Temporary(err) && !errors.Is(err, client.ErrCompacted) &&
 			!errors.Is(err, client.ErrSessionLost) {
 			return fmt.Errorf("serve %q: %w", s.name, err)
 		}
-		pause(ctx, n)
+		retry.Backoff(ctx, n)
 	}
 }
 
@@ -326,7 +327,7 @@ func (s *server) reply(ctx context.Context, call client.KV, id string) {
 			client.OpPut(s.prefix+"answer/"+id, value, client.WithLease(call.Lease)),
 		).Commit(ctx)
 		// To answer once more does no harm: the call is gone after the first time.
-		if err == nil || !temporary(err) && !errors.Is(err, client.ErrUncertain) || !pause(ctx, n) {
+		if err == nil || !retry.Temporary(err) || !retry.Backoff(ctx, n) {
 			return
 		}
 	}

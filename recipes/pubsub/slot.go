@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 // errMoved: somebody has sought: the cursor is elsewhere, and still ours.
@@ -54,10 +55,10 @@ func (s *slot) put(ctx context.Context, value []byte, also ...client.Op) error {
 				s.tried = value
 			}
 			uncertain = true
-			if !pause(ctx, n) {
+			if !retry.Backoff(ctx, n) {
 				return err
 			}
-		case !temporary(err) || !pause(ctx, n):
+		case !retry.Unreached(err) || !retry.Backoff(ctx, n):
 			if uncertain {
 				err = errors.Join(client.ErrUncertain, err)
 			}
@@ -105,7 +106,7 @@ func (s *slot) resolve(ctx context.Context, value, fence []byte) (done bool, err
 		res, err := s.client.Txn().If(s.compares()...).Then(client.OpPut(s.key, fence)).
 			Else(client.OpGet(s.key)).Commit(ctx)
 		if err != nil {
-			if (temporary(err) || errors.Is(err, client.ErrUncertain)) && pause(ctx, n) {
+			if retry.Temporary(err) && retry.Backoff(ctx, n) {
 				continue
 			}
 			return false, errors.Join(client.ErrUncertain, err)
@@ -140,14 +141,8 @@ func (s *slot) lost(ctx context.Context) error {
 			return errMoved
 		case err == nil:
 			return ErrLost
-		case !temporary(err) || !pause(ctx, n):
+		case !retry.Unreached(err) || !retry.Backoff(ctx, n):
 			return err
 		}
 	}
-}
-
-// temporary says that the same request may succeed later.
-func temporary(err error) bool {
-	return errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrNoLeader) ||
-		errors.Is(err, client.ErrOverloaded)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 	"github.com/latchkey-go/latchkey/recipes/internal/sequence"
 )
 
@@ -176,7 +177,7 @@ func (s *subscription) follow(at spot) error {
 				}
 				return errBehind // it was started anew
 			case <-s.ctx.Done():
-				return ctxError(s.ctx)
+				return retry.Why(s.ctx)
 			}
 			continue
 		}
@@ -210,7 +211,7 @@ func (s *subscription) deliver(messages []*message, at sequence.Position) error 
 			continue
 		}
 		if s.ctx.Err() != nil {
-			return ctxError(s.ctx)
+			return retry.Why(s.ctx)
 		}
 		s.at.after = m.offset
 		if !s.wanted(m) {

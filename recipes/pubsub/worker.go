@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 	"github.com/latchkey-go/latchkey/recipes/internal/sequence"
 )
 
@@ -169,7 +170,7 @@ func (w *worker) claim(ctx context.Context) error {
 				return ErrLost
 			}
 			w.token = kvs[0].CreateRevision // by an attempt before
-		case !temporary(err) && !errors.Is(err, client.ErrUncertain) || !pause(ctx, n):
+		case !retry.Temporary(err) || !retry.Backoff(ctx, n):
 			return err
 		}
 	}
@@ -196,7 +197,7 @@ func (w *worker) open(ctx context.Context) error {
 		if err == nil {
 			break
 		}
-		if !temporary(err) || !pause(ctx, n) {
+		if !retry.Unreached(err) || !retry.Backoff(ctx, n) {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 const (
@@ -88,7 +89,7 @@ func (r *Reader) read(ctx context.Context, from Position, again bool) iter.Seq2[
 		err := run.start()
 		for n := 0; ctx.Err() == nil; n++ {
 			at := run.at
-			if !(again && errors.Is(err, client.ErrCompacted)) && !(temporary(err) && pause(ctx, n)) {
+			if !(again && errors.Is(err, client.ErrCompacted)) && !(retry.Unreached(err) && retry.BackoffWithin(ctx, n, pauseMin, pauseMax)) {
 				break
 			}
 			if err = run.start(); run.at != at {
@@ -98,24 +99,6 @@ func (r *Reader) read(ctx context.Context, from Position, again bool) iter.Seq2[
 		if err != nil && !errors.Is(err, errStopped) {
 			yield(Batch{}, fmt.Errorf("read log %q: %w", r.log.Under, err))
 		}
-	}
-}
-
-// temporary says that the same read may succeed later: no member could be asked.
-func temporary(err error) bool {
-	return errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrNoLeader) ||
-		errors.Is(err, client.ErrOverloaded)
-}
-
-// pause waits before try n+1. It returns false when ctx ends first.
-func pause(ctx context.Context, n int) bool {
-	timer := time.NewTimer(min(pauseMax, pauseMin<<min(n, 10)))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 

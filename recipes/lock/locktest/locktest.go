@@ -17,7 +17,7 @@ import (
 )
 
 // caseTimeout bounds one case, so that what would wait for ever fails.
-const caseTimeout = 30 * time.Second
+const caseTimeout = 2 * time.Minute
 
 // Run runs all cases against the cluster at endpoints. Each case uses keys of
 // its own, named after it, and leaves other keys alone; history is compacted on
