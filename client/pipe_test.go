@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,6 +19,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	latchkeyv1 "github.com/latchkey-go/latchkey/api/latchkey/v1"
 )
@@ -120,9 +123,10 @@ func TestPipeWhereThereIsNone(t *testing.T) {
 func TestPipeBreaks(t *testing.T) {
 	onPipes(t, 1, nil, func(ctx context.Context, fake *fakeCluster, c *Client) {
 		m := fake.members["a"]
+		var begun atomic.Int32
 		m.set(func(m *fakeMember) {
 			m.slow = func(method string) time.Duration {
-				if m.calls["Put"]+m.calls["Range"] <= 2 {
+				if (method == "Put" || method == "Range") && begun.Add(1) <= 2 {
 					return time.Minute
 				}
 				return 0
@@ -256,22 +260,67 @@ func TestPipeHung(t *testing.T) {
 	})
 }
 
+// stuckStream is a stream that takes, as gRPC's, what comes while it has room, and then nothing until it is released.
+type stuckStream struct {
+	grpc.ClientStream
+	room     *atomic.Int64
+	released chan struct{}
+}
+
+func (s stuckStream) SendMsg(m any) error {
+	if s.room.Load() > 0 {
+		s.room.Add(-int64(len(m.([]byte))))
+		return nil
+	}
+	<-s.released
+	return errors.New("too late")
+}
+
+// TestPipeDirectNeverBlocks: who sends by himself does not count as read what others gave up.
+func TestPipeDirectNeverBlocks(t *testing.T) {
+	inBubble(t, 1, nil, func(ctx context.Context, _ *fakeCluster, c *Client) {
+		stream := stuckStream{room: new(atomic.Int64), released: make(chan struct{})}
+		stream.room.Store(64 << 10)
+		p := &pipe{core: c.core, ep: c.core.pool.endpoints[0], stream: stream, calls: make(map[uint64]*pipeCall), max: 1000}
+		timer := time.AfterFunc(time.Second, func() { close(stream.released) })
+		for range 10 {
+			ctx, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
+			require.Equal(t, 10*time.Millisecond, took(func() {
+				_, _, err := p.do(ctx, request{body: &pb.PutRequest{Value: make([]byte, 20<<10)}}, pipedPut, new(pb.PutResponse))
+				require.Error(t, err)
+			}))
+			cancel()
+		}
+		require.True(t, timer.Stop())
+		close(stream.released)
+	})
+}
+
 // TestPipeHungQueue: what waits for a member that reads nothing is bounded.
 func TestPipeHungQueue(t *testing.T) {
-	onPipes(t, 1, nil, func(ctx context.Context, fake *fakeCluster, c *Client) {
-		fake.members["a"].set(func(m *fakeMember) { m.hang = make(chan struct{}) })
-		p := c.core.pool.endpoints[0].pipe.Load()
+	inBubble(t, 1, nil, func(ctx context.Context, _ *fakeCluster, c *Client) {
+		stream := stuckStream{room: new(atomic.Int64), released: make(chan struct{})}
+		defer close(stream.released)
+		p := &pipe{core: c.core, ep: c.core.pool.endpoints[0], stream: stream, calls: make(map[uint64]*pipeCall), max: 1000}
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
 		defer cancel()
 		var wg sync.WaitGroup
-		for range 400 {
-			wg.Go(func() { _, _ = c.Put(ctx, "k", make([]byte, 50<<10)) })
+		var declined atomic.Int32
+		for range 200 {
+			wg.Go(func() {
+				r := request{body: &pb.PutRequest{Value: make([]byte, 50<<10)}}
+				if taken, _, _ := p.do(ctx, r, pipedPut, new(pb.PutResponse)); !taken {
+					declined.Add(1)
+				}
+			})
 		}
 		wg.Wait()
+		require.Positive(t, declined.Load())
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		require.Positive(t, p.queued)
+		require.Greater(t, p.queued, pipeQueueBytes)
 		require.LessOrEqual(t, p.queued, pipeQueueBytes+pipeRequestBytesMax)
+		require.Empty(t, p.calls)
 	})
 }
 

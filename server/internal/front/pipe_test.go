@@ -294,6 +294,10 @@ func TestPipeMessages(t *testing.T) {
 			p.answers(1)
 		}
 	})
+}
+
+func TestPipeRequests(t *testing.T) {
+	r := newRig(t)
 	t.Run("empty messages", func(t *testing.T) {
 		p := dialRaw(t, r.addr).greetedPipe(1)
 		p.send(&latchkeyv1.Requests{})
@@ -448,21 +452,23 @@ func TestPipeCancel(t *testing.T) {
 		p.requests(small(2))
 		require.Len(t, p.answers(2), 2)
 	})
-	t.Run("a handler's context ends", func(t *testing.T) {
-		// What is declined is served by UnaryCall, which waits if it is asked to.
-		r := newRig(t, func(*Config) {})
-		r.front.methods[pb.TestService_UnaryCall_FullMethodName].direct = nil
-		p := dialRaw(t, r.addr).greetedPipe(1)
-		p.requests(held(1), held(2))
-		one, two := <-r.began, <-r.began
-		p.cancel(1)
-		require.ErrorIs(t, <-r.ended, errReset)
-		p.requests(small(3))
-		p.answers(1)
-		require.Equal(t, 1, ended(one)+ended(two))
-		p.must(p.WriteRSTStream(1, http2.ErrCodeCancel))
-		require.ErrorIs(t, <-r.ended, errReset)
-	})
+}
+
+// TestPipeCancelHandler: a handler's context ends with its call.
+func TestPipeCancelHandler(t *testing.T) {
+	// What is declined is served by UnaryCall, which waits if it is asked to.
+	r := newRig(t)
+	r.front.methods[pb.TestService_UnaryCall_FullMethodName].direct = nil
+	p := dialRaw(t, r.addr).greetedPipe(1)
+	p.requests(held(1), held(2))
+	one, two := <-r.began, <-r.began
+	p.cancel(1)
+	require.ErrorIs(t, <-r.ended, errReset)
+	p.requests(small(3))
+	p.answers(1)
+	require.Equal(t, 1, ended(one)+ended(two))
+	p.must(p.WriteRSTStream(1, http2.ErrCodeCancel))
+	require.ErrorIs(t, <-r.ended, errReset)
 }
 
 func ended(ctx context.Context) int {
@@ -586,73 +592,76 @@ func TestPipeLimit(t *testing.T) {
 	require.Zero(t, q.answers(1)[2].GetCode())
 }
 
+// windowed is the client of a pipe who keeps to his window.
+type windowed struct {
+	*rawPipe
+	window, sent int
+}
+
+// fill sends one message as often as it may.
+func (p *windowed) fill(one []byte) {
+	for p.window >= len(one) {
+		p.must(p.WriteData(1, false, one))
+		p.window -= len(one)
+		p.sent++
+	}
+	synctest.Wait()
+}
+
+// drain takes what there is to read.
+func (p *windowed) drain() {
+	p.must(p.WritePing(false, [8]byte{9}))
+	for {
+		f, err := p.ReadFrame()
+		require.NoError(p.t, err)
+		switch f := f.(type) {
+		case *http2.WindowUpdateFrame:
+			if f.StreamID == 1 {
+				p.window += int(f.Increment)
+			}
+		case *http2.DataFrame:
+			p.data = append(p.data, f.Data()...)
+		case *http2.PingFrame:
+			if f.IsAck() {
+				return
+			}
+		}
+	}
+}
+
 // TestPipeFlowControl: who does not read answers can send no more, and goes on when he does.
 func TestPipeFlowControl(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig, c *conn, client *raw) {
+	inBubble(t, func(t *testing.T, _ *rig, c *conn, client *raw) {
 		client.greet()
-		p := client.pipe(1)
+		p := &windowed{rawPipe: client.pipe(1), window: streamWindowBytes}
 		p.next()
 		const size = 10_000
 		one := message(&latchkeyv1.Requests{Requests: []*latchkeyv1.Request{ask(1, pipedUnary, &pb.SimpleRequest{
 			ResponseSize: size, Payload: &pb.Payload{Body: make([]byte, 1000)},
 		})}})
-		// The client keeps to its window: what it was granted, less what it sent.
-		window, sent := streamWindowBytes, 0
-		send := func() {
-			for window >= len(one) {
-				p.must(p.WriteData(1, false, one))
-				window -= len(one)
-				sent++
-			}
-			synctest.Wait()
-		}
-		granted := func() { // takes what there is to read
-			p.must(p.WritePing(false, [8]byte{9}))
-			for {
-				f, err := p.ReadFrame()
-				require.NoError(t, err)
-				switch f := f.(type) {
-				case *http2.WindowUpdateFrame:
-					if f.StreamID == 1 {
-						window += int(f.Increment)
-					}
-				case *http2.DataFrame:
-					p.data = append(p.data, f.Data()...)
-				case *http2.PingFrame:
-					if f.IsAck() {
-						return
-					}
-				}
-			}
-		}
-		for before := -1; before != sent; {
-			before = sent
-			send()
-			granted()
+		for before := -1; before != p.sent; {
+			before = p.sent
+			p.fill(one)
+			p.drain()
 		}
 		c.mu.Lock()
-		unsent, backlog := c.unsent, pipeBacklogBytes+2*streamWindowBytes*(size/1000+1)
-		require.Less(t, unsent, backlog)
-		require.Greater(t, unsent, pipeBacklogBytes)
+		require.Less(t, c.unsent, pipeBacklogBytes+2*streamWindowBytes*(size/1000+1))
+		require.Greater(t, c.unsent, pipeBacklogBytes)
 		require.Less(t, c.held, len(one))
 		c.mu.Unlock()
-		require.Less(t, sent, 3*streamWindowBytes/len(one))
-		stuck := sent
+		require.Less(t, p.sent, 3*streamWindowBytes/len(one))
+		stuck, answers := p.sent, 0
 		p.must(p.WriteWindowUpdate(0, maxWindow/2))
 		go func() { p.must(p.WriteWindowUpdate(1, maxWindow/2)) }()
-		answers := 0
 		for answers < stuck {
-			m := p.next()
-			answers += len(m.GetResponses())
-		}
-		granted()
-		// All that was sent is answered, and as much may be sent again.
-		require.Positive(t, window)
-		send()
-		for answers < sent {
 			answers += len(p.next().GetResponses())
 		}
-		require.Greater(t, sent, stuck)
+		p.drain() // all that was sent is answered, and more may be sent
+		p.fill(one)
+		require.Greater(t, p.sent, stuck)
+		for answers < p.sent {
+			answers += len(p.next().GetResponses())
+		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		require.Zero(t, c.unsent)
