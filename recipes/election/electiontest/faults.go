@@ -33,7 +33,7 @@ func testEveryAnswerDropped(t *testing.T, h *harness) {
 			h.nothingLeft()
 			require.NoError(t, c.Close())
 			if !lost {
-				require.Equal(t, k-1, w.Calls())
+				require.Less(t, w.Calls(), k)
 				t.Logf("%d requests", k-1)
 				require.Greater(t, k, 12)
 				break

@@ -116,7 +116,8 @@ func testMiddleLeaves(t *testing.T, h *harness) {
 }
 
 // A candidacy is one call, if nobody is before it, and so is a resignation. Who
-// waits calls nobody; its turn costs one more.
+// waits calls nobody; its turn costs one more, or two if the member that told of
+// it does not show it at once.
 func testCosts(t *testing.T, h *harness) {
 	var w clienttest.Wire
 	c := h.client(w.Config())
@@ -142,7 +143,7 @@ func testCosts(t *testing.T, h *harness) {
 	require.Equal(t, 1, w.Calls()-calls)
 	h.resign(first)
 	l = waiter.success()
-	require.Equal(t, 2, w.Calls()-calls)
+	require.Contains(t, []int{2, 3}, w.Calls()-calls)
 	h.resign(l)
 }
 

@@ -97,7 +97,9 @@ func testCostUncontended(t *testing.T, h *harness) {
 }
 
 // While it waits, a waiter sends nothing, whatever happens to other keys and
-// behind it. Its turn costs one call: the proof that it has come.
+// behind it. Its turn costs one call: the proof that it has come. It costs a
+// second one when the answer to the first is from before the event that told of
+// the turn: etcd tells of a change a moment before it shows it.
 func testCostWaiting(t *testing.T, h *harness) {
 	var m meter
 	c := h.client(m.config())
@@ -123,7 +125,8 @@ func testCostWaiting(t *testing.T, h *harness) {
 	before := m.sent()
 	h.release(holder)
 	held := waiter.success()
-	require.Equal(t, 1, m.since(before).calls)
+	turn := m.since(before).calls
+	require.Contains(t, []int{1, 2}, turn)
 	h.release(held)
-	require.Equal(t, 3, m.since(start).calls)
+	require.Equal(t, 2+turn, m.since(start).calls)
 }
