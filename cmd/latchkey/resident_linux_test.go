@@ -10,10 +10,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestGiveBackStart looks at how much of the program is resident before and after.
-func TestGiveBackStart(t *testing.T) {
+// TestGiveBackProgram looks at how much of the program is resident before and after.
+func TestGiveBackProgram(t *testing.T) {
 	before := residentFile(t)
-	require.NoError(t, giveBackStart())
+	require.Greater(t, residentFiles(), int64(programKeptBytes), "a test program is large")
+	require.NoError(t, giveBackProgram())
 	after := residentFile(t)
 	t.Logf("%d kB of files are resident, %d kB were", after, before)
 	require.Less(t, after, before)
