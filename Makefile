@@ -1,7 +1,7 @@
 # Everything here is a short name for a command that works without make.
 
 .DEFAULT_GOAL := help
-.PHONY: help build image test race sim fuzz lint fmt bench pgo interop chaos etcd-common tour generate ci
+.PHONY: help build image test race sim fuzz lint fmt bench bench-scale pgo interop chaos etcd-common tour generate ci
 
 SEEDS ?= 200
 FIRST ?= 1
@@ -38,6 +38,9 @@ fmt: ## format every Go file
 
 bench: ## measure against etcd on this machine (interop/bench)
 	cd interop && go run ./bench
+
+bench-scale: ## measure a million keys, leases and watches against etcd: make bench-scale SCALE=0.1
+	cd interop && go run ./bench -pairs 1 -scenario scale -scale $(or $(SCALE),1)
 
 pgo: ## profile the servers under a mixed load, for the compiler: cmd/latchkey/default.pgo
 	rm -rf bin/pgo

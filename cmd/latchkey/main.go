@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 )
 
 func main() {
+	runtime.MemProfileRate = 0 // tuneRuntime sets it where profiles are wanted
 	a := &app{in: os.Stdin, out: os.Stdout, errOut: os.Stderr, environ: os.Environ()}
 	os.Exit(a.run(context.Background(), os.Args[1:]))
 }

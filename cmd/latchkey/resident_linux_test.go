@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestGiveBackStart looks at how much of the program is resident before and after.
-func TestGiveBackStart(t *testing.T) {
+// TestGiveBackProgram looks at how much of the program is resident before and after.
+func TestGiveBackProgram(t *testing.T) {
 	// The kernel may have taken back on its own what was not used for some seconds.
 	memory, err := os.Open("/proc/self/mem")
 	require.NoError(t, err)
@@ -21,7 +21,8 @@ func TestGiveBackStart(t *testing.T) {
 		return err
 	}))
 	before := residentFile(t)
-	require.NoError(t, giveBackStart())
+	require.Greater(t, residentFiles(), int64(programKeptBytes), "a test program is large")
+	require.NoError(t, giveBackProgram())
 	after := residentFile(t)
 	t.Logf("%d kB of files are resident, %d kB were", after, before)
 	require.Less(t, after, before)

@@ -2,4 +2,4 @@
 
 package main
 
-func giveBackStart() error { return nil }
+func giveBackProgram() error { return nil }

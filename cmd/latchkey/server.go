@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
+	"os"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -20,6 +23,15 @@ import (
 // is mostly live keys, and with Go's default of 100 their size counts twice. The
 // environment variable GOGC overrides it.
 const gcPercent = 50
+
+// startGCPercent is that of a start. Nearly all that is allocated then is the data
+// itself, which stays: collections would find nothing.
+const startGCPercent = 400
+
+// profiledHeapBytes is Go's default of the heap's profile, one sample for so many
+// bytes. Its tables take more than a megabyte, so there is one only where it can be
+// asked for.
+const profiledHeapBytes = 512 << 10
 
 // stopTimeout bounds a graceful stop: handing over leadership takes an
 // election at most, and calls that wait longer have clients that retry.
@@ -79,22 +91,19 @@ func (a *app) runMember(ctx context.Context, log *slog.Logger, o serverOptions) 
 	for _, w := range o.warnings {
 		log.Warn(w)
 	}
-	if a.getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
+	started := a.tuneRuntime(o.config)
 	s, err := server.Start(ctx, o.config)
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
+	started()
 	if a.getenv("GOMAXPROCS") == "" {
 		go attentive(s.Done())
 	}
+	go trim(s.Done(), log)
 	log.LogAttrs(ctx, slog.LevelInfo, "member started", summary(o.config, s.ID())...)
 	select {
 	case <-s.Ready():
-		if err := giveBackStart(); err != nil {
-			log.Debug("pages of the start stay resident", "err", err)
-		}
 		announce(ctx, log, "ready to serve client requests", slog.String("version", version))
 		if err := a.notify(notifyReady); err != nil {
 			log.Warn("systemd does not know that the member is ready", "err", err)
@@ -116,6 +125,22 @@ func (a *app) runMember(ctx context.Context, log *slog.Logger, o serverOptions) 
 		return exitCode{exitError, fmt.Errorf("stop: %w", err)}
 	}
 	return nil
+}
+
+// tuneRuntime sets how Go's runtime deals with memory, for the start; the function
+// that it returns does so for the time after.
+func (a *app) tuneRuntime(c server.Config) (started func()) {
+	if c.Web.Pprof {
+		runtime.MemProfileRate = profiledHeapBytes
+	}
+	if limit := containerLimit(os.DirFS("/")); a.getenv("GOMEMLIMIT") == "" && limit != math.MaxInt64 {
+		debug.SetMemoryLimit(int64(float64(limit) * memoryShare))
+	}
+	if a.getenv("GOGC") != "" {
+		return func() {}
+	}
+	debug.SetGCPercent(startGCPercent)
+	return func() { debug.SetGCPercent(gcPercent) }
 }
 
 // summary is what one wants to see of a member when it starts.

@@ -121,7 +121,6 @@ var unlisted = map[string]string{
 	"queue.backoffMax":               "a default of an option",
 	"queue.resendMax":                "between tries, as those of the client",
 	"replica.DefaultMaxLogBytes":     "for tests; the server sets catchUpBytes",
-	"rpc.watchPrefixBytesMax":        "the size of an encoding",
 	"server.defaultMaxLearners":      "listed as --max-learners",
 	"server.requestBytesMax":         "listed with --max-request-bytes",
 	"watch.DefaultStreamWatchersMax": "listed as --max-watches-per-stream",

@@ -4,6 +4,7 @@
 //	go run ./bench                                  # official and failover, 10 pairs of 5 s runs
 //	go run ./bench -scenario recipes,typed          # the other groups of scenarios
 //	go run ./bench -scenario put64,cas64 -pairs 3   # some scenarios, quickly
+//	go run ./bench -scenario scale -pairs 1         # a million keys, leases and watches
 //	go run ./bench -only etcd                       # one side alone
 //	go run ./bench -scenario failover -trials 20    # kill -9 of the leader
 //
@@ -15,6 +16,11 @@
 // beside etcd's own recipe over the official client on etcd. Where etcd has no
 // recipe that does the work, only latchkey has figures; pubfan100 has plain puts
 // and watches in its place.
+//
+// Those of "scale" have no rate: each fills a fresh cluster with one thing in
+// large numbers and notes what a member then holds, five seconds later, and how
+// long a member that was killed, or told to stop, is away. -scale 0.1 takes a
+// tenth of the numbers.
 //
 // # Method
 //

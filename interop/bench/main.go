@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -22,6 +23,7 @@ const failoverName = "failover"
 // options is the command line.
 type options struct {
 	scenarios []scenario
+	scales    []scaleScenario
 	failover  bool
 	kinds     []harness.Kind
 	pairs     int
@@ -30,6 +32,7 @@ type options struct {
 	clients   int
 	conns     int
 	members   int
+	scale     float64
 	flags     map[harness.Kind][]string
 	jsonPath  string
 	profiles  string
@@ -66,7 +69,7 @@ func run(ctx context.Context, args []string) error {
 		}
 	}
 	err = measureAll(ctx, opts, report)
-	if len(report.Runs)+len(report.Failovers) > 0 {
+	if len(report.Runs)+len(report.Failovers)+len(report.Scales) > 0 {
 		err = errors.Join(err, report.write(os.Stdout))
 	}
 	if opts.jsonPath != "" {
@@ -83,7 +86,10 @@ func parse(args []string) (*options, error) {
 	for _, s := range allScenarios() {
 		names = append(names, s.name)
 	}
-	names = append(names, failoverName)
+	names = append(names, failoverName, scaleGroup)
+	for _, s := range scaleScenarios {
+		names = append(names, s.name)
+	}
 	o := &options{}
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	list := fs.String("scenario", groups[0].name+","+failoverName, "`list` of scenarios and groups of them, comma separated")
@@ -94,8 +100,9 @@ func parse(args []string) (*options, error) {
 	fs.IntVar(&o.clients, "clients", 0, "concurrent clients; 0 for each scenario's own number")
 	fs.IntVar(&o.conns, "conns", 16, "gRPC clients that the concurrent clients share")
 	fs.IntVar(&o.members, "members", 3, "members of each cluster")
+	fs.Float64Var(&o.scale, "scale", 1, "`factor` for the numbers of the scenarios of scale")
 	fs.StringVar(&o.jsonPath, "json", "", "write everything measured to this `file`")
-	fs.StringVar(&o.profiles, "profile", "", "write CPU profiles of latchkey's members, over all scenarios, to this `directory`")
+	fs.StringVar(&o.profiles, "profile", "", "write profiles of latchkey's members to this `directory`: of the CPU over all scenarios, and of the memory after them")
 	etcdFlags := fs.String("etcd-flags", "", "further server `flags` for etcd")
 	ourFlags := fs.String("latchkey-flags", "", "further server `flags` for latchkey")
 	if err := fs.Parse(args); err != nil {
@@ -117,16 +124,17 @@ func parse(args []string) (*options, error) {
 		return nil, fmt.Errorf("-only %q: want etcd or latchkey", *only)
 	}
 	for name := range strings.SplitSeq(*list, ",") {
-		found := findScenarios(name)
+		found, scales := findScenarios(name), findScale(name)
 		o.scenarios = append(o.scenarios, found...)
+		o.scales = append(o.scales, scales...)
 		switch {
 		case name == failoverName:
 			o.failover = true
-		case len(found) == 0:
+		case len(found)+len(scales) == 0:
 			return nil, fmt.Errorf("-scenario: no %q; there are %s", name, strings.Join(names, ", "))
 		}
 	}
-	if o.pairs < 1 || o.trials < 1 || o.duration <= 0 || o.conns < 1 || o.members < 1 || o.clients < 0 {
+	if o.pairs < 1 || o.trials < 1 || o.duration <= 0 || o.conns < 1 || o.members < 1 || o.clients < 0 || o.scale <= 0 {
 		return nil, errors.New("counts and durations must be positive")
 	}
 	return o, nil
@@ -139,6 +147,9 @@ func measureAll(ctx context.Context, o *options, r *Report) error {
 				return fmt.Errorf("pair %d: %w", pair+1, err)
 			}
 		}
+	}
+	if err := measureScales(ctx, o, r); err != nil {
+		return err
 	}
 	if o.failover {
 		return measureFailovers(ctx, o, r)
@@ -202,6 +213,13 @@ func measurePair(ctx context.Context, o *options, r *Report, pair int) (err erro
 				run.CPUPerOp().Round(time.Microsecond), run.perOp(run.ClientCPU).Round(time.Microsecond), run.Load, run.Errors)
 		}
 	}
+	return measureMemory(ctx, o, r, clusters, ops, pair)
+}
+
+// measureMemory notes what the members hold after everything, and once they have
+// had nothing to do for a while.
+func measureMemory(ctx context.Context, o *options, r *Report, clusters []*harness.Cluster, ops map[harness.Kind]int64, pair int) error {
+	first := len(r.Memory)
 	for _, c := range clusters {
 		_, each, err := c.Usage()
 		if err != nil {
@@ -213,6 +231,23 @@ func measurePair(ctx context.Context, o *options, r *Report, pair int) (err erro
 			m.PeakRSS = append(m.PeakRSS, u.PeakRSS)
 		}
 		r.Memory = append(r.Memory, m)
+	}
+	if err := wait(ctx, settleTime); err != nil {
+		return err
+	}
+	for i, c := range clusters {
+		_, each, err := c.Usage()
+		if err != nil {
+			return err
+		}
+		for _, u := range each {
+			r.Memory[first+i].Settled = append(r.Memory[first+i].Settled, u.RSS)
+		}
+		if o.profiles != "" && c.Kind == harness.Latchkey {
+			if err := memoryAll(ctx, c, o.profiles, strconv.Itoa(pair)); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

@@ -44,6 +44,28 @@ func profileAll(ctx context.Context, c *harness.Cluster, dir string, pair int, d
 	return errors.Join(append(errs, own.Close())...)
 }
 
+// memoryAll writes what each of latchkey's members holds into dir: the profile of its heap, the account of Go's runtime, and
+// the kernel's of the process.
+func memoryAll(ctx context.Context, c *harness.Cluster, dir, when string) error {
+	errs := []error{os.MkdirAll(dir, 0o755)}
+	for _, m := range c.Members {
+		base := filepath.Join(dir, m.Name+"-"+when)
+		pid, err := m.PID()
+		if err != nil {
+			return err
+		}
+		// The kernel's comes first: a profile's own memory is not in it.
+		maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
+		if err == nil {
+			err = os.WriteFile(base+".smaps", maps, 0o644)
+		}
+		errs = append(errs, err,
+			profileOne(ctx, m.ClientURL+"/debug/pprof/heap?debug=1", base+".heap.txt"),
+			profileOne(ctx, m.ClientURL+"/debug/pprof/heap", base+".heap.pb.gz"))
+	}
+	return errors.Join(errs...)
+}
+
 func profileOne(ctx context.Context, url, path string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

@@ -18,6 +18,7 @@ type Memory struct {
 	Pair     int          `json:"pair"`
 	RSS      []int64      `json:"rss"`      // a member each, bytes
 	PeakRSS  []int64      `json:"peak_rss"` // a member each, bytes
+	Settled  []int64      `json:"settled"`  // the same as RSS, settleTime later
 	AfterOps int64        `json:"after_ops"`
 }
 
@@ -29,6 +30,7 @@ type Report struct {
 	Runs      []*Run            `json:"runs"`
 	Memory    []Memory          `json:"memory"`
 	Failovers []Failover        `json:"failovers"`
+	Scales    []*Scale          `json:"scales"`
 	Pairs     int               `json:"pairs"`
 	Window    time.Duration     `json:"window_ns"`
 }
@@ -103,6 +105,9 @@ func (r *Report) write(w io.Writer) error {
 		}
 	}
 	r.writeMemory(w)
+	if err := r.writeScales(w); err != nil {
+		return err
+	}
 	r.writeFailovers(w)
 	r.writeNoise(w)
 	return nil
@@ -176,7 +181,7 @@ func durationText(d time.Duration) string {
 
 func (r *Report) writeMemory(w io.Writer) {
 	for _, kind := range []harness.Kind{harness.Etcd, harness.Latchkey} {
-		var resident, peak []float64
+		var resident, peak, settled []float64
 		for _, m := range r.Memory {
 			if m.Kind != kind {
 				continue
@@ -184,11 +189,12 @@ func (r *Report) writeMemory(w io.Writer) {
 			for i := range m.RSS {
 				resident = append(resident, float64(m.RSS[i])/(1<<20))
 				peak = append(peak, float64(m.PeakRSS[i])/(1<<20))
+				settled = append(settled, float64(m.Settled[i])/(1<<20))
 			}
 		}
 		if len(resident) > 0 {
-			fmt.Fprintf(w, "\nresident memory of a %s member after all scenarios: median %.0f MB, most %.0f MB, peak %.0f MB",
-				kind, median(resident), slices.Max(resident), slices.Max(peak))
+			fmt.Fprintf(w, "\nresident memory of a %s member after all scenarios: median %.0f MB, most %.0f MB, peak %.0f MB; %v later %.0f MB",
+				kind, median(resident), slices.Max(resident), slices.Max(peak), settleTime, median(settled))
 		}
 	}
 	fmt.Fprintln(w)

@@ -102,8 +102,9 @@ func Build(ctx context.Context, tool Tool) (string, error) {
 	}
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", path, pkg)
 	cmd.Dir = dir
-	// A workspace or flags of the caller must not change what is compared.
-	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-trimpath")
+	// A workspace or flags of the caller must not change what is compared. Releases of
+	// both are built without cgo.
+	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-trimpath", "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build %s: %w\n%s", tool, err, out)
 	}

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/latchkey-go/latchkey/server/internal/front"
 	"github.com/latchkey-go/latchkey/server/internal/watch"
 )
 
@@ -22,8 +23,8 @@ const (
 	DefaultWatchProgressInterval = 10 * time.Minute
 	// minWatchProgressInterval is the least such interval, as in etcd.
 	minWatchProgressInterval = 100 * time.Millisecond
-	// watchRequestsMax bounds the requests of a stream that were received and not carried out. A client that does not
-	// take its responses is not listened to.
+	// watchRequestsMax bounds the requests of a stream that were received and not carried out, and those that are carried
+	// out before it is looked what else there is to do. A client that does not take its responses is not listened to.
 	watchRequestsMax = 16
 )
 
@@ -68,6 +69,7 @@ type Watch struct {
 	backend   WatchBackend
 	config    WatchConfig
 	receivers sync.WaitGroup
+	rooms     *sync.Pool // of *watchRoom
 }
 
 // NewWatch returns the watch service.
@@ -82,11 +84,11 @@ func NewWatch(b WatchBackend, c WatchConfig) *Watch {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Watch{backend: b, config: c}
+	return &Watch{backend: b, config: c, rooms: newWatchRooms()}
 }
 
-// Wait returns when no goroutine of the service runs any more. Each stream has one that receives, beside the handler
-// that sends; it ends when gRPC ends the stream, so Wait is for after grpc.Server.Stop.
+// Wait returns when no goroutine of the service runs any more. A stream of a transport that is not front's has one that
+// receives, beside the handler that sends; it ends when gRPC ends the stream, so Wait is for after grpc.Server.Stop.
 func (w *Watch) Wait() { w.receivers.Wait() }
 
 // Watch implements etcdserverpb.WatchServer.
@@ -105,22 +107,31 @@ func (w *Watch) Watch(rpc pb.Watch_WatchServer) error {
 		rights:  watchRights{guard: w.config.Guard},
 		stream:  w.backend.Hub().NewStream(),
 		sink: watchSink{
-			rpc: rpc, holder: holderOf(rpc), backend: w.backend, fragmentBytes: w.config.RequestBytes + watchResponseOverhead,
+			rpc: rpc, holder: holderOf(rpc), backend: w.backend, rooms: w.rooms, fragmentBytes: w.config.RequestBytes + watchResponseOverhead,
 		},
 	}
 	defer s.close()
 	return s.run(ctx, w.receive(rpc), leaderless)
 }
 
-// received is what the receiving goroutine hands to the sending one.
+// received is how the client's requests come: the handler takes them itself where the stream lets it, which spares an
+// idle stream a goroutine; else from one that receives.
 type received struct {
+	taker   front.Taker // nil if there is a receiver
+	arrived <-chan struct{}
+	waiting bool // there may be more to take, and no signal for it
+
 	requests chan *pb.WatchRequest
 	// failed carries the receiver's error; capacity 1. Nothing comes when the client merely has nothing more to say.
 	failed chan error
 }
 
-// receive starts the stream's receiver. It ends with the stream's context, which gRPC cancels when the handler returns.
+// receive starts the stream's receiver, if it needs one. It ends with the stream's context, which gRPC cancels when the
+// handler returns.
 func (w *Watch) receive(rpc pb.Watch_WatchServer) received {
+	if taker, ok := below(rpc).(front.Taker); ok {
+		return received{taker: taker, arrived: taker.Arrived(), waiting: true}
+	}
 	r := received{requests: make(chan *pb.WatchRequest, watchRequestsMax), failed: make(chan error, 1)}
 	w.receivers.Go(func() {
 		for {
@@ -158,7 +169,7 @@ func (s *watchStream) run(ctx context.Context, in received, leaderless <-chan st
 	s.rights.begin()
 	for more := false; ; {
 		var again <-chan struct{}
-		if more {
+		if more || in.waiting {
 			again = always
 		}
 		var err error
@@ -167,8 +178,15 @@ func (s *watchStream) run(ctx context.Context, in received, leaderless <-chan st
 			err = s.handle(ctx, request)
 		case <-s.stream.Ready():
 			more, err = s.step(ctx)
+		case <-in.arrived:
+			err = s.take(ctx, &in)
 		case <-again:
-			more, err = s.step(ctx)
+			if in.waiting {
+				err = s.take(ctx, &in)
+			}
+			if more && err == nil {
+				more, err = s.step(ctx)
+			}
 		case <-s.rights.changed:
 			err = s.revise(ctx)
 		case <-s.ticks():
@@ -187,6 +205,29 @@ func (s *watchStream) run(ctx context.Context, in received, leaderless <-chan st
 			return err
 		}
 	}
+}
+
+// take carries out some of the requests that have arrived.
+func (s *watchStream) take(ctx context.Context, in *received) error {
+	for range watchRequestsMax {
+		request := new(pb.WatchRequest)
+		ok, err := in.taker.TryRecvMsg(request)
+		switch {
+		case errors.Is(err, io.EOF): // the client has nothing more to say, and may still listen
+			in.arrived, in.waiting = nil, false
+			return nil
+		case err != nil:
+			return endOf(ctx, err)
+		case !ok:
+			in.waiting = false
+			return nil
+		}
+		if err := s.handle(ctx, request); err != nil {
+			return err
+		}
+	}
+	in.waiting = true
+	return nil
 }
 
 // endOf returns the status of a stream whose client left or whose receiver failed.

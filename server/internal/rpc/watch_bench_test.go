@@ -89,6 +89,9 @@ func (n *nowhere) SendMsg(v any) error {
 	return nil
 }
 
+func (n *nowhere) HoldMsg(v any) error { return n.SendMsg(v) }
+func (n *nowhere) Flush()              {}
+
 // BenchmarkWatchSend is the fan-out without gRPC: from the published history to encoded responses, one event to 1000
 // watchers of a stream.
 func BenchmarkWatchSend(b *testing.B) {
@@ -102,7 +105,8 @@ func BenchmarkWatchSend(b *testing.B) {
 				_, _, err := stream.Create(watch.Request{Range: watch.Range{Start: "a"}})
 				require.NoError(b, err)
 			}
-			sink := &watchSink{rpc: &nowhere{codec: Codec()}, backend: m}
+			to := &nowhere{codec: Codec()}
+			sink := &watchSink{rpc: to, holder: to, backend: m, rooms: newWatchRooms()}
 			value := strings.Repeat("v", valueBytes)
 			b.ReportAllocs()
 			events := 0
@@ -164,4 +168,33 @@ func inUse() uint64 {
 	var s runtime.MemStats
 	runtime.ReadMemStats(&s)
 	return s.HeapAlloc + s.StackInuse
+}
+
+// TestWatchBudget: what one event costs the heap for each of the watchers that are sent it, from the published history
+// to encoded responses.
+func TestWatchBudget(t *testing.T) {
+	const watchers = 1000
+	for _, valueBytes := range []int{100, 10_000} {
+		m := startWatch(t, WatchConfig{})
+		stream := m.hub.NewStream()
+		for range watchers {
+			_, _, err := stream.Create(watch.Request{Range: watch.Range{Start: "a"}})
+			require.NoError(t, err)
+		}
+		to := &nowhere{codec: Codec()}
+		sink := &watchSink{rpc: to, holder: to, backend: m, rooms: newWatchRooms()}
+		value := strings.Repeat("v", valueBytes)
+		event := func() {
+			m.put("a", value)
+			<-stream.Ready()
+			_, err := stream.Step(sink)
+			require.NoError(t, err)
+		}
+		event()
+		allocs := testing.AllocsPerRun(20, event) / watchers
+		t.Logf("values of %d bytes: %.3f allocations a response", valueBytes, allocs)
+		require.Less(t, allocs, 0.1)
+		require.Positive(t, to.bytes)
+		stream.Close()
+	}
 }

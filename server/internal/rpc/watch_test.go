@@ -224,7 +224,7 @@ func TestWatchFiltersAndPrevious(t *testing.T) {
 func TestWatchFanOut(t *testing.T) {
 	m := startWatch(t, WatchConfig{})
 	c := m.open()
-	const watchers = 3*slabWatchersMax + 5
+	const watchers = 197
 	for range watchers {
 		c.create(&pb.WatchCreateRequest{Key: []byte("a"), RangeEnd: []byte("z")})
 	}

@@ -1,6 +1,8 @@
 package rpc
 
 import (
+	"sync"
+
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/mem"
@@ -16,8 +18,6 @@ const (
 	// copyBytesMax is the size up to which bytes are copied rather than referred to: a reference costs a buffer of
 	// its own in every response, which is worth it for larger ones only.
 	copyBytesMax = 1 << 10
-	// slabWatchersMax bounds the watchers whose responses share allocations.
-	slabWatchersMax = 64
 )
 
 // Field numbers of etcd's messages WatchResponse and ResponseHeader.
@@ -33,9 +33,19 @@ const (
 
 	// watchFragmentBytes is the size of the field fragment when it is set.
 	watchFragmentBytes = 2
-	// watchPrefixBytesMax bounds a header with its tag and length, a watch id and the field fragment.
-	watchPrefixBytesMax = 2 + 4*11 + 11 + watchFragmentBytes
 )
+
+// watchRoom is working space for responses with events. A stream has it while it sends, so an idle one holds none.
+type watchRoom struct {
+	message pb.ResponseHeader
+	body    []byte // of the field header
+	header  []byte
+	bytes   []byte // of a response, as far as it is its own
+	part    mem.SliceBuffer
+	buffers mem.BufferSlice
+}
+
+func newWatchRooms() *sync.Pool { return &sync.Pool{New: func() any { return new(watchRoom) }} }
 
 // watchSink sends the responses of one stream. It implements watch.Sink.
 type watchSink struct {
@@ -43,7 +53,9 @@ type watchSink struct {
 	holder        front.Holder // the same, if it can hold messages back; else nil
 	backend       WatchBackend
 	fragmentBytes int
-	message       watchMessage // the one being sent; SendMsg does not keep it
+	rooms         *sync.Pool   // of *watchRoom
+	room          *watchRoom   // while events are sent
+	message       watchMessage // the one being sent
 	err           error        // of the transport
 }
 
@@ -69,13 +81,18 @@ func (s *watchSink) hold(m any) error {
 	return s.holder.HoldMsg(m)
 }
 
-// holderOf looks below the typed stream of the generated code.
+// holderOf returns what can hold messages back, nil if nothing can.
 func holderOf(rpc pb.Watch_WatchServer) front.Holder {
+	holder, _ := below(rpc).(front.Holder)
+	return holder
+}
+
+// below looks below the typed stream of the generated code.
+func below(rpc pb.Watch_WatchServer) grpc.ServerStream {
 	if typed, ok := rpc.(*grpc.GenericServerStream[pb.WatchRequest, pb.WatchResponse]); ok {
-		holder, _ := typed.ServerStream.(front.Holder)
-		return holder
+		return typed.ServerStream
 	}
-	return nil
+	return rpc
 }
 
 func (s *watchSink) flush() {
@@ -96,6 +113,12 @@ func (s *watchSink) Compacted(id, compactRevision int64) error {
 
 // Events implements watch.Sink.
 func (s *watchSink) Events(b *watch.Batch) error {
+	s.room = s.rooms.Get().(*watchRoom)
+	defer func() {
+		clear(s.room.buffers)
+		s.rooms.Put(s.room)
+		s.room = nil
+	}()
 	header := s.header(b.Revision)
 	if !b.Fragment {
 		return s.sendAll(header, b.IDs, b.Events, false)
@@ -112,16 +135,18 @@ func (s *watchSink) Events(b *watch.Batch) error {
 
 // header returns the field header of a response.
 func (s *watchSink) header(revision int64) []byte {
-	var h pb.ResponseHeader
-	s.backend.FillHeader(&h)
-	body := make([]byte, 0, watchPrefixBytesMax)
+	h := &s.room.message
+	h.Reset()
+	s.backend.FillHeader(h)
+	body := s.room.body[:0]
 	body = appendUint(body, fieldHeaderCluster, h.GetClusterId())
 	body = appendUint(body, fieldHeaderMember, h.GetMemberId())
 	body = appendUint(body, fieldHeaderRevision, uint64(revision))
 	body = appendUint(body, fieldHeaderTerm, h.GetRaftTerm())
-	b := make([]byte, 0, watchPrefixBytesMax)
-	b = protowire.AppendTag(b, fieldWatchHeader, protowire.BytesType)
-	return protowire.AppendBytes(b, body)
+	s.room.body = body
+	b := protowire.AppendTag(s.room.header[:0], fieldWatchHeader, protowire.BytesType)
+	s.room.header = protowire.AppendBytes(b, body)
+	return s.room.header
 }
 
 func appendUint(b []byte, field protowire.Number, v uint64) []byte {
@@ -166,51 +191,39 @@ func (s *watchSink) fragment(prefixBytes int, events [][]byte, first bool) int {
 }
 
 // sendAll sends a response with the events to each of the watchers. Only the bytes with the watcher's id are made for
-// each; what is large is shared, and what is small is copied into few allocations.
+// each; what is large is shared, and what is small is copied.
 func (s *watchSink) sendAll(header []byte, ids []int64, events [][]byte, fragment bool) error {
-	body := joinEvents(events)
-	shared := len(body) > 1 || body[0].Len() > copyBytesMax
-	own := watchPrefixBytesMax
-	if !shared {
-		own += body[0].Len()
+	var small []byte
+	var body mem.BufferSlice
+	if len(events) == 1 && len(events[0]) <= copyBytesMax {
+		small = events[0]
+	} else {
+		body = joinEvents(events)
 	}
-	for len(ids) > 0 {
-		n := min(len(ids), slabWatchersMax)
-		bytes := make([]byte, 0, n*own)
-		parts := make([]mem.SliceBuffer, n)
-		buffers := make([]mem.Buffer, 0, n*(1+len(body)))
-		for i, id := range ids[:n] {
-			start := len(bytes)
-			bytes = append(bytes, header...)
-			bytes = appendUint(bytes, fieldWatchID, uint64(id))
-			if fragment {
-				bytes = appendUint(bytes, fieldWatchFragment, 1)
-			}
-			first := len(buffers)
-			if !shared {
-				bytes = append(bytes, body[0].ReadOnlyData()...)
-			}
-			parts[i] = mem.SliceBuffer(bytes[start:len(bytes):len(bytes)])
-			buffers = append(buffers, &parts[i])
-			if shared {
-				buffers = append(buffers, body...)
-			}
-			s.message.buffers = mem.BufferSlice(buffers[first:len(buffers):len(buffers)])
-			if s.err = s.hold(&s.message); s.err != nil {
-				return s.err
-			}
+	defer func() { s.message.buffers = nil }()
+	for _, id := range ids {
+		r := s.room
+		if s.holder == nil {
+			r = new(watchRoom) // the transport may keep the message; a Holder has copied it when it returns
 		}
-		ids = ids[n:]
+		r.bytes = append(r.bytes[:0], header...)
+		r.bytes = appendUint(r.bytes, fieldWatchID, uint64(id))
+		if fragment {
+			r.bytes = appendUint(r.bytes, fieldWatchFragment, 1)
+		}
+		r.bytes = append(r.bytes, small...)
+		r.part = mem.SliceBuffer(r.bytes)
+		r.buffers = append(append(r.buffers[:0], &r.part), body...)
+		s.message.buffers = r.buffers
+		if s.err = s.hold(&s.message); s.err != nil {
+			return s.err
+		}
 	}
-	s.message.buffers = nil
 	return nil
 }
 
 // joinEvents returns the events as few buffers: runs of small ones are copied together, large ones are referred to.
 func joinEvents(events [][]byte) mem.BufferSlice {
-	if len(events) == 1 {
-		return mem.BufferSlice{mem.SliceBuffer(events[0])}
-	}
 	var body mem.BufferSlice
 	for i := 0; i < len(events); {
 		run, bytes := i, 0

@@ -224,7 +224,7 @@ func (m *Machine) permit(c *Command) error {
 // ScanLease implements Leases.
 func (m *Machine) ScanLease(id int64, fn func(key string) bool) {
 	if g := m.leases[id]; g != nil {
-		g.keys.Scan(fn)
+		g.scan(fn)
 	}
 }
 
@@ -232,7 +232,7 @@ func (m *Machine) ScanLease(id int64, fn func(key string) bool) {
 func (m *Machine) ScanLeases(fn func(key string) bool) {
 	for _, g := range m.leases {
 		more := true
-		g.keys.Scan(func(key string) bool {
+		g.scan(func(key string) bool {
 			more = fn(key)
 			return more
 		})

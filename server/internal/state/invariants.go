@@ -127,7 +127,7 @@ func (m *Machine) checkLeases() error {
 			return true
 		}
 		attached++
-		if g := m.leases[v.Lease]; g == nil || !g.keys.Contains(key) {
+		if g := m.leases[v.Lease]; g == nil || g.keys == nil || !g.keys.Contains(key) {
 			err = broken("a key with a lease is attached to it", "%q, lease %x", key, v.Lease)
 		}
 		return err == nil

@@ -14,8 +14,10 @@ const MaxLeaseTTL = 9_000_000_000
 // grant is a lease: state knows that it exists, its TTL and its keys. When it ends is the leader's clock's business.
 type grant struct {
 	id, ttl int64
-	index   uint64            // of the entry that granted it
-	keys    btree.Set[string] // live keys whose newest version has Lease == id; sorted, since they are deleted in order
+	index   uint64 // of the entry that granted it
+	// keys are the live keys whose newest version has Lease == id; sorted, since they are deleted in order. Nil before
+	// there are any: a million leases may have none, and an empty set is most of a lease.
+	keys *btree.Set[string]
 }
 
 // LeaseInfo describes a lease: its TTL in seconds as granted and the number of keys attached to it.
@@ -43,7 +45,7 @@ func (m *Machine) Lease(id int64) (LeaseInfo, bool) {
 // LeaseKeys returns the keys attached to a lease, sorted; none when it is unknown.
 func (m *Machine) LeaseKeys(id int64) []string {
 	g := m.leases[id]
-	if g == nil || g.keys.Len() == 0 {
+	if g == nil || g.attached() == 0 {
 		return nil
 	}
 	return g.keys.Keys()
@@ -70,8 +72,32 @@ func (m *Machine) TakeLeaseEvents() []LeaseEvent {
 }
 
 func (g *grant) info() LeaseInfo {
-	return LeaseInfo{ID: g.id, TTL: g.ttl, Keys: g.keys.Len(), Index: g.index}
+	return LeaseInfo{ID: g.id, TTL: g.ttl, Keys: g.attached(), Index: g.index}
 }
+
+// attached returns the number of keys attached to the lease.
+func (g *grant) attached() int {
+	if g.keys == nil {
+		return 0
+	}
+	return g.keys.Len()
+}
+
+// scan calls fn for the keys attached to the lease, in order, until it returns false.
+func (g *grant) scan(fn func(key string) bool) {
+	if g.keys != nil {
+		g.keys.Scan(fn)
+	}
+}
+
+func (g *grant) attach(key string) {
+	if g.keys == nil {
+		g.keys = new(btree.Set[string])
+	}
+	g.keys.Insert(key)
+}
+
+func (g *grant) detach(key string) { g.keys.Delete(key) }
 
 // grantLease grants a lease. Whoever proposed it has chosen an id and raised the TTL to the least one allowed; an id of
 // zero means no lease everywhere else, so it can not be granted.
@@ -128,7 +154,7 @@ func (m *Machine) endLease(g *grant) {
 	// The lease goes first: deleting a key then finds no lease to detach from, and g.keys stays as it is.
 	delete(m.leases, g.id)
 	m.prints.leases -= g.row()
-	g.keys.Scan(func(key string) bool {
+	g.scan(func(key string) bool {
 		if v, ok := m.live.Get(key); ok {
 			m.delete(v)
 		}
@@ -147,10 +173,10 @@ func (m *Machine) moveLease(v, prev *Version) {
 		return
 	}
 	if g := m.leases[old]; g != nil {
-		g.keys.Delete(v.Key)
+		g.detach(v.Key)
 	}
 	if g := m.leases[v.Lease]; g != nil {
-		g.keys.Insert(v.Key)
+		g.attach(v.Key)
 	}
 }
 

@@ -104,7 +104,7 @@ func (l *Loader) Finish(index, term uint64, revision, compact int64) (*Machine, 
 			err = fmt.Errorf("load %q: attached to unknown lease %x: %w", key, v.Lease, errLoad)
 			return false
 		}
-		g.keys.Insert(key)
+		g.attach(key)
 		return true
 	})
 	if err == nil {

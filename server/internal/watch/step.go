@@ -34,6 +34,7 @@ func (sc *scratch) reset() {
 	clear(sc.groups)
 	clear(sc.parts)
 	clear(sc.matched)
+	sc.batch = Batch{}
 	sc.groups, sc.parts, sc.matched = sc.groups[:0], sc.parts[:0], sc.matched[:0]
 }
 
@@ -214,7 +215,8 @@ func (s *Stream) sendTo(sink Sink, sc *scratch, ids []int64, v variant, events [
 		}
 		sc.parts = append(sc.parts, p.encoded(v&wantPrev != 0))
 	}
-	return sink.Events(&Batch{IDs: ids, Revision: rev, Events: sc.parts, Fragment: v&fragment != 0})
+	sc.batch = Batch{IDs: ids, Revision: rev, Events: sc.parts, Fragment: v&fragment != 0}
+	return sink.Events(&sc.batch)
 }
 
 // report sends the progress reports that are due. Everything up to upTo has been sent to all live groups, and to those

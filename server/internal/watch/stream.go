@@ -26,7 +26,7 @@ type Batch struct {
 	// watchers has been sent or is in the batch.
 	Revision int64
 	// Events holds one encoded field "events" of WatchResponse each. The bytes are shared and must not be changed;
-	// they stay valid after the call, which the slice itself does not.
+	// they stay valid after the call, which the slices, and the Batch itself, do not.
 	Events [][]byte
 	// Fragment tells that the watchers take the events of a batch in several responses.
 	Fragment bool
@@ -109,6 +109,7 @@ type scratch struct {
 	ids     [variants][]int64
 	parts   [][]byte
 	matched []*group
+	batch   Batch
 }
 
 // NewStream returns a stream without watchers.
