@@ -64,6 +64,13 @@ func (m *mailbox[T]) empty() bool {
 	return len(m.items) == 0
 }
 
+// all reports whether f is true for everything that waits, one thing at most.
+func (m *mailbox[T]) all(f func(T) bool) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.items) == 0 || len(m.items) == 1 && f(m.items[0])
+}
+
 // isDue reports whether something was put or added that was not taken.
 func (m *mailbox[T]) isDue() bool {
 	m.mu.Lock()

@@ -52,6 +52,7 @@ func (c *conn) flush() bool {
 	if c.writing || c.closed {
 		return c.crowded()
 	}
+	c.joinAcks()
 	for len(c.out) > 0 {
 		c.writing = true
 		b := c.out
