@@ -62,6 +62,84 @@ func TestAcknowledgementsAreSpaced(t *testing.T) {
 	})
 }
 
+// TestAcknowledgementsOfAnswers has a client that pings after each answer. Where those were small, the acknowledgement
+// takes its time, and goes along with what is written in the second half of it; after large ones it does not wait.
+func TestAcknowledgementsOfAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newIdleRig(Config{Codec: encoding.GetCodecV2(grpcproto.Name)})
+		ours, theirs := net.Pipe()
+		c := newConn(r.front, ours)
+		done := make(chan struct{})
+		go func() { c.serve(); close(done) }()
+		client := &raw{t: t, Conn: theirs, Framer: http2.NewFramer(theirs, theirs), decoder: hpack.NewDecoder(4096, nil)}
+		greeted := make(chan struct{})
+		go func() { client.greet(); close(greeted) }()
+		acks := make(map[byte]time.Duration)
+		var began time.Time
+		read := make(chan struct{})
+		go func() {
+			defer close(read)
+			for {
+				f, err := client.ReadFrame()
+				if err != nil {
+					return
+				}
+				if p, ok := f.(*http2.PingFrame); ok && p.IsAck() {
+					acks[p.Data[0]] = time.Since(began)
+				}
+			}
+		}()
+		<-greeted
+		synctest.Wait()
+		began = time.Now()
+		at := func(after time.Duration) { <-time.After(after - time.Since(began)) } // virtual
+		answered := func(bytes int) {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.acks.answered, c.acks.bytes = true, c.acks.bytes+bytes
+		}
+		write := func() { // something else
+			c.mu.Lock()
+			c.out = appendFrameHeader(c.out, 0, frameSettings, flagAck, 0)
+			c.mu.Unlock()
+			c.flush()
+		}
+		ping := func(number byte) { require.NoError(t, client.WritePing(false, [8]byte{number})) }
+		const ms = time.Millisecond
+		answered(100)
+		ping(0)
+		at(5 * ms)
+		answered(100)
+		ping(1)
+		at(40 * ms)
+		write() // too early
+		at(105 * ms)
+		answered(100)
+		ping(2)
+		at(160 * ms)
+		write()
+		at(165 * ms)
+		answered(ackBulkBytes)
+		ping(3)
+		at(175 * ms)
+		answered(100)
+		ping(4)
+		at(178 * ms)
+		answered(ackBulkBytes)
+		write() // too early
+		at(182 * ms)
+		write()
+		synctest.Wait()
+		at(time.Second)
+		want := map[byte]time.Duration{0: 0, 1: ackRestInterval, 2: 160 * ms, 3: 170 * ms, 4: 182 * ms}
+		require.Equal(t, want, acks)
+		_ = theirs.Close()
+		<-read
+		<-done
+		r.front.Stop()
+	})
+}
+
 // TestAcknowledgementsAreBounded has a client that pings without end within one interval: what is owed does not grow.
 func TestAcknowledgementsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
