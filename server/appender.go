@@ -85,7 +85,7 @@ func (a *appender) nudge() {
 // eager tells who brought work that he may write it himself: the disk is not slow,
 // and if a leader's other business would wait, then for a moment only.
 func (a *appender) eager(w writes) bool {
-	return w != writesNot && a.disk.quick() && (w == writesAll || a.inbox.all(light))
+	return w != writesNot && a.disk.quick() && (w == writesAll || a.inbox.only(light))
 }
 
 // lightBytes is how large entries may be that are written by a leader's reader.

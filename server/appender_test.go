@@ -21,7 +21,7 @@ func TestWhoWrites(t *testing.T) {
 		sync       time.Duration
 		light, all bool
 	}{
-		"nothing":       {light: true, all: true},
+		"nothing":       {all: true},
 		"a small entry": {work: []*replica.Append{entry(100)}, light: true, all: true},
 		"a large entry": {work: []*replica.Append{entry(lightBytes + 1)}, all: true},
 		"several":       {work: []*replica.Append{entry(1), entry(1)}, all: true},

@@ -64,11 +64,11 @@ func (m *mailbox[T]) empty() bool {
 	return len(m.items) == 0
 }
 
-// all reports whether f is true for everything that waits, one thing at most.
-func (m *mailbox[T]) all(f func(T) bool) bool {
+// only reports whether one thing waits, for which f is true.
+func (m *mailbox[T]) only(f func(T) bool) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return len(m.items) == 0 || len(m.items) == 1 && f(m.items[0])
+	return len(m.items) == 1 && f(m.items[0])
 }
 
 // isDue reports whether something was put or added that was not taken.

@@ -92,45 +92,32 @@ func TestAcknowledgementsOfAnswers(t *testing.T) {
 		<-greeted
 		synctest.Wait()
 		began = time.Now()
-		at := func(after time.Duration) { <-time.After(after - time.Since(began)) } // virtual
-		answered := func(bytes int) {
+		const ms, nothing = time.Millisecond, -1
+		for _, step := range []struct {
+			at       time.Duration
+			answered int // bytes
+			ping     int
+		}{
+			{0, 100, 0}, {5 * ms, 100, 1}, {40 * ms, nothing, nothing}, // too early
+			{105 * ms, 100, 2}, {160 * ms, nothing, nothing}, {165 * ms, ackBulkBytes, 3}, {175 * ms, 100, 4},
+			{178 * ms, ackBulkBytes, nothing}, // too early
+			{182 * ms, nothing, nothing},
+		} {
+			<-time.After(step.at - time.Since(began)) // virtual
 			c.mu.Lock()
-			defer c.mu.Unlock()
-			c.acks.answered, c.acks.bytes = true, c.acks.bytes+bytes
-		}
-		write := func() { // something else
-			c.mu.Lock()
-			c.out = appendFrameHeader(c.out, 0, frameSettings, flagAck, 0)
+			if step.answered != nothing {
+				c.acks.answered, c.acks.bytes = true, c.acks.bytes+step.answered
+			}
+			if step.ping == nothing { // something else is written
+				c.out = appendFrameHeader(c.out, 0, frameSettings, flagAck, 0)
+			}
 			c.mu.Unlock()
 			c.flush()
+			if step.ping != nothing {
+				require.NoError(t, client.WritePing(false, [8]byte{byte(step.ping)}))
+			}
 		}
-		ping := func(number byte) { require.NoError(t, client.WritePing(false, [8]byte{number})) }
-		const ms = time.Millisecond
-		answered(100)
-		ping(0)
-		at(5 * ms)
-		answered(100)
-		ping(1)
-		at(40 * ms)
-		write() // too early
-		at(105 * ms)
-		answered(100)
-		ping(2)
-		at(160 * ms)
-		write()
-		at(165 * ms)
-		answered(ackBulkBytes)
-		ping(3)
-		at(175 * ms)
-		answered(100)
-		ping(4)
-		at(178 * ms)
-		answered(ackBulkBytes)
-		write() // too early
-		at(182 * ms)
-		write()
-		synctest.Wait()
-		at(time.Second)
+		<-time.After(time.Second)
 		want := map[byte]time.Duration{0: 0, 1: ackRestInterval, 2: 160 * ms, 3: 170 * ms, 4: 182 * ms}
 		require.Equal(t, want, acks)
 		_ = theirs.Close()
