@@ -55,20 +55,49 @@ func (a *appender) run() {
 		a.busy.Lock()
 		a.turn()
 		a.busy.Unlock()
+		a.inbox.rouse() // for what was added and not announced: see nudge
 	}
 }
 
 // help writes what waits on the caller's goroutine, unless somebody is at it. It
-// is for a follower's reader of entries that has read all there is: what comes
-// while it waits for the disk is read afterwards, as the next batch, and the
-// sender is a change of goroutine nearer to its answer. Nobody may call it whom a
-// slow disk must not hold up.
+// is for a reader that has read all there is: what comes while it waits for the
+// disk is read afterwards, as the next batch, and the sender is a change of
+// goroutine nearer to its answer. Nobody may call it whom a disk must not hold up
+// that has become slow a moment ago.
 func (a *appender) help() {
 	if a.busy.TryLock() {
 		a.turn()
 		a.busy.Unlock()
+		a.inbox.rouse()
 	}
-	a.inbox.rouse()
+}
+
+// nudge has what waits written by the appender's goroutine. Whoever is writing looks
+// again afterwards, so that nobody needs to be woken for that now: all who hold
+// busy rouse once they have let go of it, and what waits was added before.
+func (a *appender) nudge() {
+	if a.busy.TryLock() {
+		a.busy.Unlock()
+		a.inbox.rouse()
+	}
+}
+
+// eager tells who brought work that he may write it himself: the disk is not slow,
+// and if a leader's other business would wait, then for a moment only.
+func (a *appender) eager(w writes) bool {
+	return w != writesNot && a.disk.quick() && (w == writesAll || a.inbox.only(light))
+}
+
+// lightBytes is how large entries may be that are written by a leader's reader.
+const lightBytes = 4 << 10
+
+// light tells what is written in little more time than nothing.
+func light(w *replica.Append) bool {
+	n := 0
+	for _, e := range w.Entries {
+		n += len(e.GetData())
+	}
+	return n <= lightBytes && w.Snapshot == nil
 }
 
 // turn writes what waits. The caller holds busy.

@@ -137,7 +137,7 @@ func (a *applier) tryNow(w *replica.Apply, later *completions) bool {
 	}
 	commands, err := decode(w)
 	if err == nil {
-		if !short(commands) {
+		if !a.short(commands) {
 			return false
 		}
 		err = a.applyDecoded(w, commands, later)
@@ -170,9 +170,15 @@ func few(w *replica.Apply) bool {
 	return true
 }
 
+// shortKeys is how many keys the ranges of the commands that the loop applies
+// itself may have in all.
+const shortKeys = 128
+
 // short reports whether applying the commands is sure to take little time: each
-// touches single keys. Any other may visit every key there is.
-func short(entries [][]state.Command) bool {
+// touches single keys, or reads a range that has few. Any other may visit every
+// key there is. The caller holds busy.
+func (a *applier) short(entries [][]state.Command) bool {
+	keys := shortKeys
 	for _, commands := range entries {
 		for _, c := range commands {
 			switch r := c.Request.(type) {
@@ -182,7 +188,7 @@ func short(entries [][]state.Command) bool {
 					return false
 				}
 			case *pb.TxnRequest:
-				if !shortTxn(r) {
+				if !a.shortTxn(r, &keys) {
 					return false
 				}
 			default:
@@ -193,7 +199,8 @@ func short(entries [][]state.Command) bool {
 	return true
 }
 
-func shortTxn(r *pb.TxnRequest) bool {
+// shortTxn takes the keys of r's ranges off those that are allowed.
+func (a *applier) shortTxn(r *pb.TxnRequest, keys *int) bool {
 	if len(r.GetCompare())+len(r.GetSuccess())+len(r.GetFailure()) > shortCommands {
 		return false
 	}
@@ -204,12 +211,24 @@ func shortTxn(r *pb.TxnRequest) bool {
 	}
 	for _, branch := range [][]*pb.RequestOp{r.GetSuccess(), r.GetFailure()} {
 		for _, op := range branch {
-			if len(op.GetRequestRange().GetRangeEnd()) > 0 || len(op.GetRequestDeleteRange().GetRangeEnd()) > 0 || op.GetRequestTxn() != nil {
+			if len(op.GetRequestDeleteRange().GetRangeEnd()) > 0 || op.GetRequestTxn() != nil || !a.shortRange(op.GetRequestRange(), keys) {
 				return false
 			}
 		}
 	}
 	return true
+}
+
+// shortRange takes the keys of r, which may be nil, off those that are allowed. What
+// is read of the past may be on the disk.
+func (a *applier) shortRange(r *pb.RangeRequest, keys *int) bool {
+	if r.GetRevision() > 0 {
+		return false
+	}
+	if len(r.GetRangeEnd()) > 0 {
+		a.store.with(func(m *state.Machine) { *keys -= m.CountTo(*keys, r.GetKey(), r.GetRangeEnd()) })
+	}
+	return *keys > 0
 }
 
 // answer is one finished proposal.

@@ -92,9 +92,13 @@ func TestExamine(t *testing.T) {
 		{name: "checkpoint damaged", make: func(t *testing.T, dir string) {
 			data, err := os.ReadFile(db(dir))
 			require.NoError(t, err)
-			at := strings.Index(string(data), "peerURLs")
-			require.Positive(t, at)
-			flip(t, db(dir), int64(at))
+			const row = "peerURLs" // also in pages that are free by now, if the checkpoint was written more than once
+			require.Contains(t, string(data), row)
+			for at := range data {
+				if strings.HasPrefix(string(data[at:min(at+len(row), len(data))]), row) {
+					flip(t, db(dir), int64(at))
+				}
+			}
 		}, want: server.DirDamaged, text: "checksum", tell: "newest snapshot"},
 		{name: "log damaged in the middle", make: func(t *testing.T, dir string) { flip(t, newestSegment(t, dir), 600) },
 			want: server.DirDamaged, text: "damaged at offset 512", tell: "Keep the directory", file: func(dir string) string { return newestSegment(t, dir) }},

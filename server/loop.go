@@ -131,10 +131,10 @@ func (l *loop) enter(in input, leave bool) error {
 // do runs f on the replica in a later turn. The caller may hold any lock.
 func (l *loop) do(f func(r *replica.Replica)) { l.inbox.put(input{do: f}) }
 
-// step hands over what came from a peer at once. With write set it may also write
-// to the log, and so wait for the disk. The caller must not hold a lock that a
-// turn needs.
-func (l *loop) step(messages []*raftpb.Message, write bool) {
+// step hands over what came from a peer at once. It may also write to the log, as
+// far as write says, and so wait for the disk. The caller must not hold a lock that
+// a turn needs.
+func (l *loop) step(messages []*raftpb.Message, write writes) {
 	for _, m := range messages {
 		l.inbox.add(input{message: m})
 	}
@@ -152,20 +152,30 @@ func (l *loop) appended(work []*replica.Append) {
 // help takes a turn unless somebody is at it. No input is left behind: one that
 // was added while another goroutine had the turn is seen by that goroutine
 // after it has let go of owner, because it was added before TryLock failed.
-func (l *loop) help() { l.takeTurn(false) }
+func (l *loop) help() { l.takeTurn(writesNot) }
 
-func (l *loop) takeTurn(write bool) {
+// writes is what somebody who takes a turn may write to the log himself.
+type writes int
+
+const (
+	writesNot   writes = iota
+	writesLight        // a little: a leader's reader
+	writesAll          // a follower's reader
+)
+
+func (l *loop) takeTurn(write writes) {
 	if !l.owner.TryLock() {
 		return
 	}
 	later := l.turn()
 	l.owner.Unlock()
 	l.inbox.rouse()
-	if !write {
-		l.out.appender.inbox.rouse()
+	eager := l.out.appender.eager(write)
+	if !eager {
+		l.out.appender.nudge()
 	}
 	later.done()
-	if write {
+	if eager {
 		l.out.appender.help()
 	}
 }
@@ -173,7 +183,7 @@ func (l *loop) takeTurn(write bool) {
 // helpIfDue is help for those who only may have brought something.
 func (l *loop) helpIfDue() {
 	if l.inbox.isDue() {
-		l.help()
+		l.takeTurn(writesLight)
 	}
 }
 
@@ -190,7 +200,7 @@ func (l *loop) run() {
 	l.lastTick = time.Now()
 	l.work()
 	l.owner.Unlock()
-	l.out.appender.inbox.rouse()
+	l.out.appender.nudge()
 	for alert := false; ; {
 		var now time.Time
 		select {
@@ -215,7 +225,7 @@ func (l *loop) run() {
 		}
 		l.owner.Unlock()
 		l.inbox.rouse()
-		l.out.appender.inbox.rouse()
+		l.out.appender.nudge()
 		later.done()
 	}
 }

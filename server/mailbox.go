@@ -64,6 +64,13 @@ func (m *mailbox[T]) empty() bool {
 	return len(m.items) == 0
 }
 
+// only reports whether one thing waits, for which f is true.
+func (m *mailbox[T]) only(f func(T) bool) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.items) == 1 && f(m.items[0])
+}
+
 // isDue reports whether something was put or added that was not taken.
 func (m *mailbox[T]) isDue() bool {
 	m.mu.Lock()

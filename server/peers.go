@@ -23,9 +23,18 @@ type peerHandler struct{ s *Server }
 
 var _ peer.Handler = peerHandler{}
 
-// Messages has a follower's reader of entries write them to the log itself.
+// Messages has the reader of entries, and of proposals if there are few, write
+// them to the log itself.
 func (h peerHandler) Messages(_ uint64, ms []*raftpb.Message, more bool) {
-	write := !more && ms[len(ms)-1].GetType() == raftpb.MsgApp
+	write := writesNot
+	if !more {
+		switch ms[len(ms)-1].GetType() {
+		case raftpb.MsgApp:
+			write = writesAll
+		case raftpb.MsgProp:
+			write = writesLight
+		}
+	}
 	h.s.loop.step(ms, write)
 }
 
@@ -76,7 +85,7 @@ func (h peerHandler) Snapshot(from uint64, m *raftpb.Message, r io.Reader) error
 		return fmt.Errorf("receive checkpoint %d from %s: %w", index, hex(from), err)
 	}
 	h.s.log.Info("checkpoint received", "from", hex(from), "index", index, "path", path)
-	h.s.loop.step([]*raftpb.Message{m}, false)
+	h.s.loop.step([]*raftpb.Message{m}, writesNot)
 	return nil
 }
 

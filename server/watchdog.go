@@ -27,7 +27,14 @@ type diskWatch struct {
 	began atomic.Int64          // nanoseconds since epoch, plus one; 0 while nothing is written
 	epoch time.Time             // immutable
 	took  func(seconds float64) // is told how long each write with a sync took
+	last  atomic.Int64          // nanoseconds that the last write with a sync took
 }
+
+// quickSync is how long a sync takes at most for who waits for it to do nothing else meanwhile.
+const quickSync = time.Millisecond
+
+// quick reports whether the last write took little time.
+func (d *diskWatch) quick() bool { return d.last.Load() < int64(quickSync) }
 
 func (d *diskWatch) begin() time.Duration {
 	now := time.Since(d.epoch)
@@ -37,8 +44,13 @@ func (d *diskWatch) begin() time.Duration {
 
 func (d *diskWatch) end(began time.Duration, synced bool) {
 	d.began.Store(0)
-	if synced && d.took != nil {
-		d.took((time.Since(d.epoch) - began).Seconds())
+	if !synced {
+		return
+	}
+	took := time.Since(d.epoch) - began
+	d.last.Store(int64(took))
+	if d.took != nil {
+		d.took(took.Seconds())
 	}
 }
 

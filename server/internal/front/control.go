@@ -172,12 +172,23 @@ func (c *conn) ping(h frameHeader, b []byte) error {
 // acknowledgements soon, and before other frames; who tells dead peers by them waits for seconds.
 const ackInterval = 10 * time.Millisecond
 
+// ackRestInterval is the same for pings that follow answers as small as most are: there is no bandwidth to be estimated,
+// and a client that makes a call every few milliseconds would ping with each. Once half of it has passed an
+// acknowledgement leaves with whatever is written, and at its end alone.
+const ackRestInterval = 100 * time.Millisecond
+
+// ackBulkBytes is how much was sent since the last acknowledgement when a client may have something to estimate: a
+// quarter of the window that it begins with.
+const ackBulkBytes = 16 << 10
+
 // acks is what is owed for pings.
 type acks struct {
 	answered bool      // an answer was written since the last ping
+	bytes    int       // of DATA that were written since the last acknowledgement
 	last     time.Time // when acknowledgements were written
 	owed     []byte    // those that wait
 	timer    *time.Timer
+	due      time.Time // when timer ends
 }
 
 // acksOwedMax bounds acks.owed, bytes. Who pings on without waiting for an answer is answered at once.
@@ -186,33 +197,55 @@ const acksOwedMax = 1 << 10
 // acknowledge answers a ping, now or at the end of the interval. mu is held.
 func (c *conn) acknowledge(b []byte, now time.Time) {
 	a := &c.acks
-	if wait := ackInterval - now.Sub(a.last); wait > 0 && len(a.owed) < acksOwedMax && !c.leaving {
-		if len(a.owed) == 0 {
-			if a.timer == nil {
-				a.timer = time.AfterFunc(wait, c.settleAcks)
-			} else {
-				a.timer.Reset(wait)
-			}
-		}
+	interval := ackInterval
+	if a.answered && a.bytes < ackBulkBytes {
+		interval = ackRestInterval
+	}
+	due := a.last.Add(interval)
+	if !now.Before(due) || len(a.owed) >= acksOwedMax || c.leaving {
 		a.owed = appendPing(a.owed, flagAck, b)
+		c.payAcks(now)
 		return
 	}
-	a.last = now
-	c.out = append(c.out, a.owed...) // in order
-	c.out = appendPing(c.out, flagAck, b)
-	a.owed = a.owed[:0]
+	switch {
+	case a.timer == nil:
+		a.timer, a.due = time.AfterFunc(due.Sub(now), c.settleAcks), due
+	case len(a.owed) == 0 || due.Before(a.due):
+		a.timer.Reset(due.Sub(now))
+		a.due = due
+	}
+	a.owed = appendPing(a.owed, flagAck, b)
+}
+
+// payAcks puts what is owed where the next flush writes it, in order. mu is held.
+func (c *conn) payAcks(now time.Time) {
+	a := &c.acks
+	c.out = append(c.out, a.owed...)
+	a.owed, a.last, a.bytes = a.owed[:0], now, 0
+}
+
+// joinAcks adds what is owed to what is about to be written, if that is so much that a client may estimate something, or
+// the timer would soon wake both sides for it alone. mu is held.
+func (c *conn) joinAcks() {
+	a := &c.acks
+	if len(a.owed) == 0 || len(c.out) == 0 {
+		return
+	}
+	now := time.Now()
+	if after := now.Sub(a.last); after >= ackRestInterval/2 || after >= ackInterval && a.bytes >= ackBulkBytes {
+		a.timer.Stop()
+		c.payAcks(now)
+	}
 }
 
 // settleAcks is called when acknowledgements are due.
 func (c *conn) settleAcks() {
 	c.mu.Lock()
-	if c.closed {
+	if c.closed || len(c.acks.owed) == 0 {
 		c.mu.Unlock()
 		return
 	}
-	c.acks.last = time.Now()
-	c.out = append(c.out, c.acks.owed...)
-	c.acks.owed = c.acks.owed[:0]
+	c.payAcks(time.Now())
 	c.mu.Unlock()
 	c.flush()
 }

@@ -53,6 +53,7 @@ func (c *conn) flush() bool {
 		return c.crowded()
 	}
 	c.sealPipes()
+	c.joinAcks()
 	for len(c.out) > 0 {
 		c.writing = true
 		b := c.out

@@ -176,6 +176,7 @@ func (st *stream) account(size int) {
 	st.out.window -= int64(size)
 	st.c.sendWindow -= int64(size)
 	st.c.acks.answered = true
+	st.c.acks.bytes += size
 }
 
 // end closes the call with a status, behind what is still to be sent.

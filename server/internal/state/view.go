@@ -51,6 +51,19 @@ func (v *View) AtMost(n int, key, rangeEnd []byte) bool {
 	return n >= 0
 }
 
+// CountTo returns how many keys a range has now, or n if it has more. It visits n keys at most.
+func (m *Machine) CountTo(n int, key, rangeEnd []byte) int {
+	count := 0
+	if n > 0 {
+		r := reader{live: m.live}
+		r.ascend(boundsOf(key, rangeEnd), func(*Version) bool {
+			count++
+			return count < n
+		})
+	}
+	return count
+}
+
 // Range answers a range request at the view's revision, or at the older one that it names: ErrCompacted below the
 // compact revision, ErrFutureRevision above the current one, ErrArchive when the archive fails. The response shares
 // values with the store and must not be written to; its header has only the view's revision.

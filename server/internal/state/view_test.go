@@ -94,3 +94,16 @@ func TestViewsBesideApply(t *testing.T) {
 	wg.Wait()
 	require.NoError(t, m.Check())
 }
+
+func TestCountTo(t *testing.T) {
+	f := newFixture(t)
+	f.put("a=1", "b=1", "c=1", "d=1")
+	f.delete("c")
+	all := []byte{0}
+	for n, want := range []int{0, 1, 2, 3, 3} {
+		require.Equal(t, want, f.m.CountTo(n, all, all), "of at most %d", n)
+	}
+	require.Equal(t, 1, f.m.CountTo(5, []byte("b"), nil))
+	require.Zero(t, f.m.CountTo(5, []byte("c"), nil))
+	require.Equal(t, 1, f.m.CountTo(5, []byte("b"), []byte("d")))
+}
