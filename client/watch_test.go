@@ -160,6 +160,65 @@ func TestWatchAsksWhenTold(t *testing.T) {
 	})
 }
 
+// TestWatchIsToldDespiteOthers: neither a watch that begins behind the newest revision, where a server waits for somebody
+// to write, nor one that was compacted away, which etcd counts with those that are behind, keeps others from being told.
+func TestWatchIsToldDespiteOthers(t *testing.T) {
+	inBubble(t, 1, nil, func(ctx context.Context, fake *fakeCluster, c *Client) {
+		told, stop := follow(ctx, c, "a", FromRevision(2), WithProgress())
+		fake.put("b", "before")
+		last := Revision(fake.put("b", "before too"))
+		next, stopNext := follow(ctx, c, "b", FromRevision(last+1))
+		future, stopFuture := follow(ctx, c, "b", FromRevision(last+3))
+		require.Len(t, next(), 1)
+		require.Len(t, future(), 1)
+		c.AskProgress()
+		require.Len(t, told(), 1)
+		c.AskProgress()
+		require.Equal(t, WatchBatch{Revision: last, Progress: true}, told()[1])
+
+		fake.compact(int64(last))
+		_, stopCompacted := follow(ctx, c, "b", FromRevision(2))
+		synctest.Wait()
+		fake.put("b", "1")
+		c.AskProgress()
+		require.Equal(t, last+1, told()[len(told())-1].Revision)
+		require.ErrorIs(t, stopCompacted(), ErrCompacted)
+
+		fake.put("b", "2")
+		fake.put("b", "3")
+		require.Equal(t, "1 2 3", values(next()), "each once, and nothing from before")
+		require.Equal(t, "3", values(future()))
+		for _, stop := range []func() error{stop, stopNext, stopFuture} {
+			require.ErrorIs(t, stop(), context.Canceled)
+		}
+	})
+}
+
+// TestWatchBeginsEarlier, so that others are told, where history has been compacted meanwhile: that it does not want.
+func TestWatchBeginsEarlier(t *testing.T) {
+	inBubble(t, 1, nil, func(ctx context.Context, fake *fakeCluster, c *Client) {
+		told, stop := follow(ctx, c, "a", FromRevision(2), WithProgress())
+		require.Len(t, told(), 1)
+		last := Revision(fake.put("not watched", ""))
+		future, stopFuture := follow(ctx, c, "b", FromRevision(last+5))
+		require.Len(t, future(), 1)
+		last = Revision(fake.put("not watched", ""))
+		fake.compact(int64(last))
+		for range 3 {
+			c.AskProgress()
+			synctest.Wait()
+		}
+		require.Equal(t, WatchBatch{Revision: last, Progress: true}, told()[1])
+		for range 4 {
+			last = Revision(fake.put("b", "x"))
+		}
+		require.Equal(t, "x", values(future()))
+		require.Equal(t, last, future()[1].Revision)
+		require.ErrorIs(t, stop(), context.Canceled)
+		require.ErrorIs(t, stopFuture(), context.Canceled)
+	})
+}
+
 // TestWatchesShareAStream, and each gets its own events only.
 func TestWatchesShareAStream(t *testing.T) {
 	inBubble(t, 1, nil, func(ctx context.Context, fake *fakeCluster, c *Client) {
@@ -305,6 +364,25 @@ func TestWatchLeavesMemberThatHangs(t *testing.T) {
 		m.set(func(m *fakeMember) { m.hang = make(chan struct{}) })
 		fake.put("a", "1")
 		pass(streamSilence + 2*probeInterval + probeTimeout)
+		require.Equal(t, "1", values(seen()))
+		require.NotSame(t, m, fake.using(c))
+		require.Error(t, stop())
+	})
+}
+
+// TestWatchLeavesMemberThatIsMute: it answers whatever else it is asked, but not how far the stream is.
+func TestWatchLeavesMemberThatIsMute(t *testing.T) {
+	inBubble(t, 2, nil, func(ctx context.Context, fake *fakeCluster, c *Client) {
+		seen, stop := follow(ctx, c, "a")
+		seen()
+		for range 10 { // one that is quiet is not mute
+			pass(progressInterval)
+		}
+		m := fake.using(c)
+		require.Equal(t, 1, m.called("Watch"))
+		m.set(func(m *fakeMember) { m.mute = true })
+		fake.put("a", "1")
+		pass((mutePeriods + 1) * progressInterval)
 		require.Equal(t, "1", values(seen()))
 		require.NotSame(t, m, fake.using(c))
 		require.Error(t, stop())
