@@ -10,12 +10,14 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/latchkey-go/latchkey/client"
 	"github.com/latchkey-go/latchkey/client/clienttest"
@@ -127,7 +129,8 @@ func runChaosClient(args string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := copied.Sync(ctx); err != nil {
-		return err
+		_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 2) // for who looks for the cause
+		return fmt.Errorf("at revision %d: %w", copied.Rev(), err)
 	}
 	content := map[string]string{}
 	for key, item := range copied.All() {
@@ -139,7 +142,9 @@ func runChaosClient(args string) error {
 	return registration.Close(ctx)
 }
 
-func (p *chaosClient) name() string { return fmt.Sprintf("client%d", p.id) }
+func (p *chaosClient) name() string { return chaosName(p.id) }
+
+func chaosName(id int) string { return fmt.Sprintf("client%d", id) }
 
 // rng gives the n-th goroutine its own chance.
 func (p *chaosClient) rng(n int) *rand.Rand {
@@ -163,15 +168,21 @@ func (p *chaosClient) pause(rng *rand.Rand, most time.Duration) {
 	}
 }
 
-// loseAnswers loses the answers of some calls, and some before they have arrived.
+// loseAnswers loses the answers of some calls, the first of each kind included, and some before they have arrived.
 func (p *chaosClient) loseAnswers(rng *rand.Rand) func(context.Context, *clienttest.Call) clienttest.Fate {
-	return func(context.Context, *clienttest.Call) clienttest.Fate {
-		switch n := rng.IntN(100); {
+	called := map[string]bool{}
+	return func(_ context.Context, c *clienttest.Call) clienttest.Fate {
+		kind := string(c.Req.(proto.Message).ProtoReflect().Descriptor().Name())
+		n := rng.IntN(100)
+		if !called[kind] {
+			called[kind], n = true, 0
+		}
+		switch {
 		case n < 3:
-			p.log(chaosEvent{What: "fault: answer lost"})
+			p.log(chaosEvent{What: "fault: answer lost", Name: kind})
 			return clienttest.AnswerDropped
 		case n < 5:
-			p.log(chaosEvent{What: "fault: request lost"})
+			p.log(chaosEvent{What: "fault: request lost", Name: kind})
 			return clienttest.RequestLost
 		}
 		return clienttest.Arrives
@@ -182,7 +193,7 @@ func (p *chaosClient) loseAnswers(rng *rand.Rand) func(context.Context, *clientt
 func (p *chaosClient) start(link *clienttest.Link, copied *cache.Cache[string]) {
 	for i, run := range []func(rng *rand.Rand){
 		func(rng *rand.Rand) { p.breakLink(rng, link) },
-		p.lockWork, p.rwWork, p.semaphoreWork, p.electionWork, p.barrierWork, p.counterWork, p.cacheWork,
+		p.lockWork, p.rwWork, p.semaphoreWork, p.electionWork, p.observeWork, p.barrierWork, p.counterWork, p.cacheWork,
 		func(*rand.Rand) { p.follow(copied) },
 	} {
 		rng := p.rng(i + 1)
@@ -257,6 +268,18 @@ func (p *chaosClient) electionWork(rng *rand.Rand) {
 		l, err := e.Campaign(p.stop, p.name())
 		if !p.failed("election", err, rng) {
 			p.hold(chaosTerm{l}, chaosEvent{Name: "election", Token: uint64(l.Term()), Weight: 1}, rng)
+		}
+	}
+}
+
+// observeWork tells who leads, as seen from outside.
+func (p *chaosClient) observeWork(*rand.Rand) {
+	for leader, err := range election.New[string](p.c, "election").Observe(p.stop) {
+		switch {
+		case err != nil && p.stop.Err() == nil:
+			p.log(chaosEvent{What: "wrong", Text: "observing ended: " + err.Error()})
+		case err == nil && !leader.Vacant:
+			p.log(chaosEvent{What: "leader", Name: leader.Value, Token: uint64(leader.Term)})
 		}
 	}
 }
