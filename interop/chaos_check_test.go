@@ -14,7 +14,7 @@ import (
 )
 
 // chaosLimits is how much of a name may be held at once.
-var chaosLimits = map[string]int64{"lock": 1, "election": 1, "rw": chaosParties, "semaphore": chaosPermits}
+var chaosLimits = map[string]int64{"lock": 1, "election": 1, "rw": chaosParties, "semaphore": chaosPermits, "group/a": 1, "group/b": 1}
 
 // checkChaos returns what in the clients' logs can not be, but for the counter's final value.
 func checkChaos(log []chaosEvent) (wrong []string) {

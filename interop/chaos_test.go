@@ -51,8 +51,8 @@ var chaosLeast = map[string]int{
 	"fault: answer lost": 50, "fault: request lost": 30, "fault: link down": 15,
 	"fault: answer lost: TxnRequest": 1, "fault: answer lost: PutRequest": 1, "fault: answer lost: DeleteRangeRequest": 1,
 	"fault: answer lost: RangeRequest": 1, "fault: answer lost: LeaseGrantRequest": 1, "leader": 100,
-	"hold lock": 50, "hold rw": 50, "hold semaphore": 50, "hold election": 50, "lost": 2, "late: refused": 1,
-	"pass": 20, "add": 100, "put": 100, "event: added": 50, "event: deleted": 50, "store/lock": 30, "store/rw": 10, "store/election": 30,
+	"hold lock": 50, "hold rw": 50, "hold semaphore": 50, "hold election": 50, "hold group/a": 5, "hold group/b": 5, "lost": 2, "late: refused": 1,
+	"pass": 20, "add": 100, "put": 100, "event: added": 50, "event: deleted": 50, "store/lock": 30, "store/rw": 10, "store/election": 30, "store/group/a": 5, "store/group/b": 5,
 }
 
 // TestChaos runs one of every recipe in each of five processes, while members are killed, stopped and cut off from each other, clients are stopped, and
