@@ -257,7 +257,7 @@ func (h *watchHub) serve(ctx context.Context, ep *endpoint) error {
 		}
 		for _, req := range reqs {
 			if stream.SendMsg(req) != nil {
-				return <-ended // the receiver is told why
+				return lastWord(ended)
 			}
 		}
 		select {
@@ -270,6 +270,18 @@ func (h *watchHub) serve(ctx context.Context, ep *endpoint) error {
 		case err := <-ended:
 			return err
 		}
+	}
+}
+
+// lastWord returns why nothing can be sent on a stream, which the receiver is told, if it is, see errBroken.
+func lastWord(ended <-chan error) error {
+	patience := time.NewTimer(lastWordTimeout)
+	defer patience.Stop()
+	select {
+	case err := <-ended:
+		return err
+	case <-patience.C:
+		return errBroken
 	}
 }
 

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/grpc"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
@@ -386,6 +389,57 @@ func TestWatchLeavesMemberThatIsMute(t *testing.T) {
 		require.Equal(t, "1", values(seen()))
 		require.NotSame(t, m, fake.using(c))
 		require.Error(t, stop())
+	})
+}
+
+// deafTransport opens a first stream on which nothing can be sent, and whose receiver is not told why.
+type deafTransport struct {
+	transport
+	opened atomic.Int32
+}
+
+type deafStream struct {
+	grpc.ClientStream
+	ctx context.Context
+}
+
+func (s deafStream) SendMsg(any) error { return io.EOF }
+func (s deafStream) RecvMsg(any) error { <-s.ctx.Done(); return s.ctx.Err() }
+
+func (d *deafTransport) stream(ctx context.Context, ep *endpoint, desc *grpc.StreamDesc, method string) (grpc.ClientStream, error) {
+	if d.opened.Add(1) == 1 {
+		return deafStream{ctx: ctx}, nil
+	}
+	return d.transport.stream(ctx, ep, desc, method)
+}
+
+// TestWatchLeavesBrokenStream: gRPC may fail to send on a stream and never tell the receiver. It opens a stream anew by
+// itself when the connection breaks before a server has seen it, and gets into that state if the next one breaks while it
+// repeats what was sent.
+func TestWatchLeavesBrokenStream(t *testing.T) {
+	inBubble(t, 1, nil, func(ctx context.Context, fake *fakeCluster, c *Client) {
+		deaf := &deafTransport{transport: c.core.transport}
+		c.core.transport = deaf
+		seen, stop := follow(ctx, c, "a")
+		synctest.Wait()
+		pass(2 * lastWordTimeout)
+		fake.put("a", "1")
+		require.Equal(t, "1", values(seen()))
+		require.EqualValues(t, 2, deaf.opened.Load())
+		require.ErrorIs(t, stop(), context.Canceled)
+	})
+}
+
+// TestLeaseLeavesBrokenStream, of the same kind.
+func TestLeaseLeavesBrokenStream(t *testing.T) {
+	inBubble(t, 1, nil, func(ctx context.Context, fake *fakeCluster, c *Client) {
+		lease, err := c.Grant(ctx, time.Minute)
+		require.NoError(t, err)
+		deaf := &deafTransport{transport: c.core.transport}
+		c.core.transport = deaf
+		_, err = c.KeepAliveOnce(ctx, lease.ID)
+		require.NoError(t, err)
+		require.EqualValues(t, 2, deaf.opened.Load())
 	})
 }
 
