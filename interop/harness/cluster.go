@@ -127,18 +127,26 @@ func prepare(ctx context.Context, cfg Config) (*Cluster, error) {
 		m.args = append(m.args, cfg.Flags...)
 	}
 	if cfg.Network {
-		var doors []string
-		for i := range n {
-			doors = append(doors, addrs[2*i+1])
-		}
-		if c.network, err = openNetwork(c.Members, doors); err != nil {
+		if err := c.connect(); err != nil {
 			return nil, errors.Join(err, c.Close())
-		}
-		for _, m := range c.Members {
-			m.network = c.network
 		}
 	}
 	return c, nil
+}
+
+// connect opens the network between the members.
+func (c *Cluster) connect() (err error) {
+	var doors []string
+	for _, m := range c.Members {
+		doors = append(doors, strings.TrimPrefix(m.PeerURL, "http://"))
+	}
+	if c.network, err = openNetwork(c.Members, doors); err != nil {
+		return err
+	}
+	for _, m := range c.Members {
+		m.network = c.network
+	}
+	return nil
 }
 
 // boot starts the members together: none of three is ready before a second
