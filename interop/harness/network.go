@@ -61,12 +61,11 @@ func (n *network) serve(door net.Listener, to *Member) {
 // connect carries one connection, which is from some member, until either end closes it.
 func (n *network) connect(in net.Conn, to *Member) {
 	defer in.Close()
-	parties := []*Member{to}
-	if from := n.owner(in.RemoteAddr()); from != nil {
-		parties = append(parties, from)
-	}
 	over := make(chan struct{})
 	defer close(over)
+	parties := new(parties)
+	parties.add(to)
+	n.running.Go(func() { parties.add(n.owner(in.RemoteAddr())) }) // the tables may be long, and those who connect impatient
 	if !n.pass(parties, over) {
 		return
 	}
@@ -88,8 +87,29 @@ func (n *network) connect(in net.Conn, to *Member) {
 	}
 }
 
+// parties are the members at the ends of a connection, as far as they are known.
+type parties struct {
+	mu   sync.Mutex
+	some []*Member // mu protects; the slice is never changed, only replaced
+}
+
+// add notes one; nil is none.
+func (p *parties) add(m *Member) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if m != nil {
+		p.some = append(p.some[:len(p.some):len(p.some)], m)
+	}
+}
+
+func (p *parties) list() []*Member {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.some
+}
+
 // carry copies from one connection to the other, while none of the parties is cut off.
-func (n *network) carry(from io.Reader, to io.Writer, parties []*Member, over <-chan struct{}) {
+func (n *network) carry(from io.Reader, to io.Writer, parties *parties, over <-chan struct{}) {
 	buf := make([]byte, 64<<10)
 	for {
 		read, err := from.Read(buf)
@@ -103,11 +123,11 @@ func (n *network) carry(from io.Reader, to io.Writer, parties []*Member, over <-
 }
 
 // pass waits until none of the parties is cut off. It returns false when the connection is over.
-func (n *network) pass(parties []*Member, over <-chan struct{}) bool {
+func (n *network) pass(parties *parties, over <-chan struct{}) bool {
 	for {
 		var cut chan struct{}
 		n.mu.Lock()
-		for _, m := range parties {
+		for _, m := range parties.list() {
 			if c := n.cut[m]; c != nil {
 				cut = c
 			}
@@ -135,6 +155,9 @@ func (n *network) owner(addr net.Addr) *Member {
 	}
 	local := fmt.Sprintf(":%04X", port)
 	for line := range strings.Lines(string(table)) {
+		if !strings.Contains(line, local) {
+			continue
+		}
 		// sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode
 		if f := strings.Fields(line); len(f) > 9 && strings.HasSuffix(f[1], local) {
 			for _, m := range n.members {
