@@ -51,7 +51,7 @@ interop: ## run the official etcd client and tools against latchkey
 	cd interop && go test ./...
 
 chaos: ## half an hour of faults for one of every recipe: make chaos CHAOS_FOR=5m SEED=17
-	cd interop && go test -tags chaos -run 'TestChaos$$' -count=1 -v -timeout=0 -chaos.for=$(CHAOS_FOR) $(if $(SEED),-chaos.seed=$(SEED)) .
+	cd interop && go test -tags chaos -run 'TestChaos$$' -count=1 -v -timeout=0 -artifacts -chaos.for=$(CHAOS_FOR) $(if $(SEED),-chaos.seed=$(SEED)) .
 
 etcd-common: ## run etcd's own suite tests/common against latchkey and etcd
 	cd interop/common && go run .

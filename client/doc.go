@@ -91,9 +91,9 @@
 // All watches of a client share one stream. [Client.Watch] yields each event once and in order, over any number of lost
 // connections, as it always continues from the revision that it has reached. What can not be continued is said: events
 // that were compacted away in between end the watch with a [*CompactedError]. Once in 30 s the stream asks the server
-// how far it is, so that a watch of a quiet key does not fall behind the compaction of others' history. A loop that is
-// slower than its events keeps 4 MiB of them; then its watch is taken off the stream, to be resumed when the loop has
-// caught up.
+// how far it is, so that a watch of a quiet key does not fall behind the compaction of others' history, and a member that
+// sends nothing any more is left for another. A loop that is slower than its events keeps 4 MiB of them; then its watch
+// is taken off the stream, to be resumed when the loop has caught up.
 //
 // To read and then follow, without gap: Get, and watch from the Revision of its result + 1.
 //

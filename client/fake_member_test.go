@@ -35,6 +35,7 @@ type fakeMember struct {
 	listener *bufconn.Listener // nil while the member is down
 	hang     chan struct{}     // not nil: requests, and answers of streams, wait until it is closed
 	noLeader bool
+	mute     bool           // nothing is sent on streams of watches, though all else works
 	broken   chan struct{}  // closed and replaced to end all streams
 	calls    map[string]int // by the RPC's short name
 	// slow is how long a request of a kind waits before it is executed.
@@ -264,8 +265,9 @@ func (m *fakeMember) LeaseKeepAlive(stream pb.Lease_LeaseKeepAliveServer) error 
 
 // fakeWatch is one watch of a stream.
 type fakeWatch struct {
-	req  *pb.WatchCreateRequest
-	next int64
+	req       *pb.WatchCreateRequest
+	next      int64
+	compacted bool // it has ended, and is not canceled yet
 }
 
 // Watch is one loop: it takes requests, and sends to each watch what has happened since it last looked.
@@ -292,8 +294,7 @@ func (m *fakeMember) Watch(stream pb.Watch_WatchServer) error {
 		changed := m.store.changed
 		m.store.mu.Unlock()
 		for _, resp := range out {
-			m.wait()
-			if err := stream.Send(resp); err != nil {
+			if err := m.tell(stream, resp); err != nil {
 				return err
 			}
 		}
@@ -305,12 +306,24 @@ func (m *fakeMember) Watch(stream pb.Watch_WatchServer) error {
 			}
 			m.wait()
 			if resp := m.handle(r, watches); resp != nil {
-				if err := stream.Send(resp); err != nil {
+				if err := m.tell(stream, resp); err != nil {
 					return err
 				}
 			}
 		}
 	}
+}
+
+// tell sends an answer, unless the member is mute.
+func (m *fakeMember) tell(stream pb.Watch_WatchServer, resp *pb.WatchResponse) error {
+	m.wait()
+	m.mu.Lock()
+	mute := m.mute
+	m.mu.Unlock()
+	if mute {
+		return nil
+	}
+	return stream.Send(resp)
 }
 
 // handle carries out one request of a watch stream and returns the answer.
@@ -340,6 +353,11 @@ func (m *fakeMember) handle(r *pb.WatchRequest, watches map[int64]*fakeWatch) *p
 		delete(watches, r.CancelRequest.WatchId)
 		return &pb.WatchResponse{Header: header, WatchId: r.CancelRequest.WatchId, Canceled: true}
 	}
+	for _, w := range watches {
+		if w.compacted || w.req.StartRevision > s.rev {
+			return nil // as in etcd
+		}
+	}
 	return &pb.WatchResponse{Header: header, WatchId: -1} // progress: due has sent everything
 }
 
@@ -347,8 +365,11 @@ func (m *fakeMember) handle(r *pb.WatchRequest, watches map[int64]*fakeWatch) *p
 func (s *fakeStore) due(watches map[int64]*fakeWatch) (out []*pb.WatchResponse) {
 	for id, w := range watches {
 		header := &pb.ResponseHeader{Revision: s.rev}
+		if w.compacted {
+			continue
+		}
 		if w.next < s.compacted {
-			delete(watches, id)
+			w.compacted = true
 			out = append(out, &pb.WatchResponse{Header: header, WatchId: id, Canceled: true, CompactRevision: s.compacted})
 			continue
 		}

@@ -145,7 +145,7 @@ func (co *core) keepAliveAt(ctx context.Context, ep *endpoint, id LeaseID) (*pb.
 		return nil, err
 	}
 	if err := stream.SendMsg(&pb.LeaseKeepAliveRequest{ID: int64(id)}); err != nil {
-		return nil, streamError(stream, err)
+		return nil, streamError(stream, cancel, err)
 	}
 	var resp pb.LeaseKeepAliveResponse
 	if err := stream.RecvMsg(&resp); err != nil {

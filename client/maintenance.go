@@ -155,12 +155,14 @@ type writeError struct{ err error }
 func (e *writeError) Error() string { return e.err.Error() }
 
 func (co *core) receiveSnapshot(ctx context.Context, ep *endpoint, w io.Writer) (n int64, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	stream, err := co.transport.stream(ctx, ep, streamSnapshot, methodSnapshot.full)
 	if err != nil {
 		return 0, err
 	}
 	if err := stream.SendMsg(&pb.SnapshotRequest{}); err != nil {
-		return 0, streamError(stream, err)
+		return 0, streamError(stream, cancel, err)
 	}
 	if err := stream.CloseSend(); err != nil {
 		return 0, err

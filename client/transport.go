@@ -7,8 +7,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 
@@ -114,14 +116,28 @@ var (
 	streamWatch      = &pb.Watch_ServiceDesc.Streams[0]
 )
 
-// streamError returns why a stream could not be sent on: gRPC says it to the receiver only, and io.EOF to the sender.
-func streamError(stream grpc.ClientStream, err error) error {
+// lastWordTimeout is how long it is waited to be told why nothing can be sent on a stream.
+const lastWordTimeout = time.Second
+
+// errBroken ends a stream on which nothing can be sent, without a word why. gRPC opens a stream anew by itself if its
+// connection breaks before the server has seen it, and repeats what was sent. If the next connection breaks while it does,
+// then the sender gets io.EOF, and a receiver waits for ever (gRPC 1.85).
+var errBroken = status.Error(codes.Unavailable, "nothing can be sent on the stream")
+
+// streamError returns why a stream could not be sent on: gRPC says it to the receiver only, and io.EOF to the sender. The
+// stream ends with cancel.
+func streamError(stream grpc.ClientStream, cancel context.CancelFunc, err error) error {
 	if !errors.Is(err, io.EOF) {
 		return err
 	}
+	giveUp := time.AfterFunc(lastWordTimeout, cancel)
 	var nothing emptypb.Empty
-	if err := stream.RecvMsg(&nothing); err != nil {
-		return err
+	told := stream.RecvMsg(&nothing)
+	switch {
+	case !giveUp.Stop():
+		return errBroken
+	case told != nil:
+		return told
 	}
 	return err
 }

@@ -105,7 +105,8 @@ func (c *Client) WatchBatches(ctx context.Context, key string, opts ...WatchOpti
 
 // AskProgress asks the server, on the stream that all watches of the client share, how far it is, and does not wait: the
 // answer comes to the watches that have [WithProgress], in a batch. There may be none: a server does not answer while it
-// has events of the past to send to a watch of the stream. Without this call, it is asked once in 30 s.
+// has events of the past to send to a watch of the stream, nor while one is to begin in the future, which the second
+// unanswered call takes care of. So who needs an answer asks again. Without this call, it is asked once in 30 s.
 func (c *Client) AskProgress() {
 	for _, h := range c.core.watches {
 		h.askProgress()

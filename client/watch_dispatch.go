@@ -56,6 +56,7 @@ func (h *watchHub) created(resp *pb.WatchResponse) error {
 		// The watch may have begun somewhat earlier than at this revision, and events up to it may follow. It is this
 		// one that the loop is told as the beginning, so received leaves out what is older.
 		w.next = revisionOf(resp.Header) + 1
+		w.start = w.next // etcd before 3.7 sees it so
 	}
 	if !w.reported {
 		w.reported = true
@@ -75,10 +76,18 @@ func (h *watchHub) canceledLocked(w *watcher, resp *pb.WatchResponse) error {
 	if w == nil {
 		return nil // ended by its loop
 	}
+	err := canceledError(resp, w.next)
+	if compacted, ok := err.(*CompactedError); ok { //nolint:errorlint // it is that very value
+		// etcd counts it with those that are behind, and tells the stream of no progress until it is canceled.
+		h.takeOffLocked(w)
+		if w.start < w.next && compacted.Revision <= w.next {
+			notify(h.wake) // it began earlier than it had to, see takeOffBeyondLocked, and misses nothing
+			return nil
+		}
+	}
 	// The server has no such watch any more: there is nothing to cancel.
 	delete(h.byID, w.id)
 	w.id, w.confirmed = 0, false
-	err := canceledError(resp, w.next)
 	if h.user && !w.renewed && needsToken(plainReason(resp)) {
 		w.renewed, err = true, nil // the next stream has another token
 	}
@@ -126,6 +135,7 @@ func plainReason(resp *pb.WatchResponse) string {
 func (h *watchHub) allProgressed(rev Revision) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.asking = false
 	for _, w := range h.byID {
 		w.progressed(rev)
 	}

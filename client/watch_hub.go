@@ -2,7 +2,9 @@ package client
 
 import (
 	"context"
+	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -23,6 +25,10 @@ const (
 	// progressInterval is how often a stream asks how far it is, so that a watch without events has a recent revision to
 	// resume from, which is not compacted yet.
 	progressInterval = 30 * time.Second
+	// mutePeriods is after how many such intervals without any answer a stream is given up: a member that answers
+	// whatever else it is asked, but sends nothing to watches, shows in no other way. The first question may stay without
+	// an answer, see takeOffBeyondLocked, and a member may be busy.
+	mutePeriods = 4
 	// steadyStream is how long a stream must have lasted for the next one to be opened without a pause.
 	steadyStream = time.Second
 )
@@ -40,6 +46,7 @@ type watchHub struct {
 	leader bool          // the stream requires a leader
 	user   bool          // the stream has a user's token
 	wake   chan struct{} // capacity 1: there is something to send
+	mute   atomic.Int32  // intervals that have ended since something was received
 
 	mu      sync.Mutex // protects what follows and the state of each watcher
 	all     map[*watcher]struct{}
@@ -48,6 +55,7 @@ type watchHub struct {
 	cancels []int64            // numbers to take off the stream
 	lastID  int64
 	ask     bool // somebody wants to know how far the stream is
+	asking  bool // the server was asked and did not answer yet
 	running bool
 }
 
@@ -59,6 +67,7 @@ type watcher struct {
 
 	// Protected by the hub's mu.
 	id        int64    // on the stream; 0 while it is not
+	start     Revision // where it begins on the stream, at most next; 0 while that is unknown
 	confirmed bool     // the server has said so
 	reported  bool     // and the loop has been told, once
 	next      Revision // of the first change that was not queued yet; 0 while it is unknown: from now
@@ -248,12 +257,15 @@ func (h *watchHub) serve(ctx context.Context, ep *endpoint) error {
 		}
 		for _, req := range reqs {
 			if stream.SendMsg(req) != nil {
-				return <-ended // the receiver is told why
+				return lastWord(ended)
 			}
 		}
 		select {
 		case <-h.wake:
 		case <-progress.C:
+			if h.mute.Add(1) >= mutePeriods {
+				return errMute
+			}
 			h.askProgress()
 		case err := <-ended:
 			return err
@@ -261,12 +273,28 @@ func (h *watchHub) serve(ctx context.Context, ep *endpoint) error {
 	}
 }
 
+// lastWord returns why nothing can be sent on a stream, which the receiver is told, if it is, see errBroken.
+func lastWord(ended <-chan error) error {
+	patience := time.NewTimer(lastWordTimeout)
+	defer patience.Stop()
+	select {
+	case err := <-ended:
+		return err
+	case <-patience.C:
+		return errBroken
+	}
+}
+
+// errMute ends a stream on which nothing is received.
+var errMute = status.Error(codes.Unavailable, "nothing is received on the stream, though it was asked how far it is")
+
 // detach forgets what was on the previous stream.
 func (h *watchHub) detach() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	clear(h.byID)
-	h.asked, h.cancels = nil, nil
+	h.asked, h.cancels, h.asking = nil, nil, false
+	h.mute.Store(0)
 	for w := range h.all {
 		w.id, w.confirmed = 0, false
 	}
@@ -276,6 +304,10 @@ func (h *watchHub) detach() {
 func (h *watchHub) wanted() (reqs []*pb.WatchRequest, any bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	latest := Revision(math.MaxInt64) // where a watch may begin
+	if h.ask && h.asking {
+		latest = h.takeOffBeyondLocked(Revision(h.core.seen.Load()))
+	}
 	for _, id := range h.cancels {
 		req := &pb.WatchRequest_CancelRequest{CancelRequest: &pb.WatchCancelRequest{WatchId: id}}
 		reqs = append(reqs, &pb.WatchRequest{RequestUnion: req})
@@ -289,22 +321,39 @@ func (h *watchHub) wanted() (reqs []*pb.WatchRequest, any bool) {
 		w.id = h.lastID
 		h.byID[w.id] = w
 		h.asked = append(h.asked, w.id)
+		w.start = min(w.next, latest)
 		req := &pb.WatchRequest_CreateRequest{CreateRequest: w.create()}
 		reqs = append(reqs, &pb.WatchRequest{RequestUnion: req})
 	}
 	if h.ask {
-		h.ask = false
+		h.ask, h.asking = false, true
 		req := &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}
 		reqs = append(reqs, &pb.WatchRequest{RequestUnion: req})
 	}
 	return reqs, len(h.all) > 0
 }
 
+// takeOffBeyondLocked takes the watches off the stream that begin behind the newest revision that is known, and returns
+// where they are to begin instead. A server tells no watch of a revision that is before its beginning, so while one of
+// them begins behind the present, that is for as long as nobody writes, it does not answer how far the stream is. They
+// are moved only when an answer is overdue, since etcd lets a watch that begins in the past wait for its events.
+func (h *watchHub) takeOffBeyondLocked(newest Revision) (latest Revision) {
+	if newest == 0 {
+		return math.MaxInt64
+	}
+	for _, w := range h.byID {
+		if w.start > newest {
+			h.takeOffLocked(w)
+		}
+	}
+	return newest
+}
+
 // create returns the request that puts the watcher on a stream.
 func (w *watcher) create() *pb.WatchCreateRequest {
 	keys := w.req.keys.in(w.ns)
 	req := &pb.WatchCreateRequest{
-		Key: []byte(keys.key), RangeEnd: []byte(keys.end), StartRevision: int64(w.next),
+		Key: []byte(keys.key), RangeEnd: []byte(keys.end), StartRevision: int64(w.start),
 		PrevKv: w.req.prev, ProgressNotify: w.req.progress, WatchId: w.id,
 	}
 	if w.req.noPut {
@@ -325,6 +374,8 @@ func (h *watchHub) receive(ep *endpoint, stream grpc.ClientStream) error {
 		}
 		ep.heard(h.core.clock.now())
 		h.core.saw(resp)
+		raise(&h.core.seen, resp.CompactRevision) // whose answer may tell no other
+		h.mute.Store(0)
 		if err := h.dispatch(resp); err != nil {
 			return status.Error(codes.Unavailable, err.Error())
 		}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/grpc"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
@@ -157,6 +160,65 @@ func TestWatchAsksWhenTold(t *testing.T) {
 		require.Equal(t, WatchBatch{Revision: 2, Progress: true}, seen()[1])
 		require.Zero(t, time.Since(start))
 		require.ErrorIs(t, stop(), context.Canceled)
+	})
+}
+
+// TestWatchIsToldDespiteOthers: neither a watch that begins behind the newest revision, where a server waits for somebody
+// to write, nor one that was compacted away, which etcd counts with those that are behind, keeps others from being told.
+func TestWatchIsToldDespiteOthers(t *testing.T) {
+	inBubble(t, 1, nil, func(ctx context.Context, fake *fakeCluster, c *Client) {
+		told, stop := follow(ctx, c, "a", FromRevision(2), WithProgress())
+		fake.put("b", "before")
+		last := Revision(fake.put("b", "before too"))
+		next, stopNext := follow(ctx, c, "b", FromRevision(last+1))
+		future, stopFuture := follow(ctx, c, "b", FromRevision(last+3))
+		require.Len(t, next(), 1)
+		require.Len(t, future(), 1)
+		c.AskProgress()
+		require.Len(t, told(), 1)
+		c.AskProgress()
+		require.Equal(t, WatchBatch{Revision: last, Progress: true}, told()[1])
+
+		fake.compact(int64(last))
+		_, stopCompacted := follow(ctx, c, "b", FromRevision(2))
+		synctest.Wait()
+		fake.put("b", "1")
+		c.AskProgress()
+		require.Equal(t, last+1, told()[len(told())-1].Revision)
+		require.ErrorIs(t, stopCompacted(), ErrCompacted)
+
+		fake.put("b", "2")
+		fake.put("b", "3")
+		require.Equal(t, "1 2 3", values(next()), "each once, and nothing from before")
+		require.Equal(t, "3", values(future()))
+		for _, stop := range []func() error{stop, stopNext, stopFuture} {
+			require.ErrorIs(t, stop(), context.Canceled)
+		}
+	})
+}
+
+// TestWatchBeginsEarlier, so that others are told, where history has been compacted meanwhile: that it does not want.
+func TestWatchBeginsEarlier(t *testing.T) {
+	inBubble(t, 1, nil, func(ctx context.Context, fake *fakeCluster, c *Client) {
+		told, stop := follow(ctx, c, "a", FromRevision(2), WithProgress())
+		require.Len(t, told(), 1)
+		last := Revision(fake.put("not watched", ""))
+		future, stopFuture := follow(ctx, c, "b", FromRevision(last+5))
+		require.Len(t, future(), 1)
+		last = Revision(fake.put("not watched", ""))
+		fake.compact(int64(last))
+		for range 3 {
+			c.AskProgress()
+			synctest.Wait()
+		}
+		require.Equal(t, WatchBatch{Revision: last, Progress: true}, told()[1])
+		for range 4 {
+			last = Revision(fake.put("b", "x"))
+		}
+		require.Equal(t, "x", values(future()))
+		require.Equal(t, last, future()[1].Revision)
+		require.ErrorIs(t, stop(), context.Canceled)
+		require.ErrorIs(t, stopFuture(), context.Canceled)
 	})
 }
 
@@ -308,6 +370,76 @@ func TestWatchLeavesMemberThatHangs(t *testing.T) {
 		require.Equal(t, "1", values(seen()))
 		require.NotSame(t, m, fake.using(c))
 		require.Error(t, stop())
+	})
+}
+
+// TestWatchLeavesMemberThatIsMute: it answers whatever else it is asked, but not how far the stream is.
+func TestWatchLeavesMemberThatIsMute(t *testing.T) {
+	inBubble(t, 2, nil, func(ctx context.Context, fake *fakeCluster, c *Client) {
+		seen, stop := follow(ctx, c, "a")
+		seen()
+		for range 10 { // one that is quiet is not mute
+			pass(progressInterval)
+		}
+		m := fake.using(c)
+		require.Equal(t, 1, m.called("Watch"))
+		m.set(func(m *fakeMember) { m.mute = true })
+		fake.put("a", "1")
+		pass((mutePeriods + 1) * progressInterval)
+		require.Equal(t, "1", values(seen()))
+		require.NotSame(t, m, fake.using(c))
+		require.Error(t, stop())
+	})
+}
+
+// deafTransport opens a first stream on which nothing can be sent, and whose receiver is not told why.
+type deafTransport struct {
+	transport
+	opened atomic.Int32
+}
+
+type deafStream struct {
+	grpc.ClientStream
+	ctx context.Context
+}
+
+func (s deafStream) SendMsg(any) error { return io.EOF }
+func (s deafStream) RecvMsg(any) error { <-s.ctx.Done(); return s.ctx.Err() }
+
+func (d *deafTransport) stream(ctx context.Context, ep *endpoint, desc *grpc.StreamDesc, method string) (grpc.ClientStream, error) {
+	if d.opened.Add(1) == 1 {
+		return deafStream{ctx: ctx}, nil
+	}
+	return d.transport.stream(ctx, ep, desc, method)
+}
+
+// TestWatchLeavesBrokenStream: gRPC may fail to send on a stream and never tell the receiver. It opens a stream anew by
+// itself when the connection breaks before a server has seen it, and gets into that state if the next one breaks while it
+// repeats what was sent.
+func TestWatchLeavesBrokenStream(t *testing.T) {
+	inBubble(t, 1, nil, func(ctx context.Context, fake *fakeCluster, c *Client) {
+		deaf := &deafTransport{transport: c.core.transport}
+		c.core.transport = deaf
+		seen, stop := follow(ctx, c, "a")
+		synctest.Wait()
+		pass(2 * lastWordTimeout)
+		fake.put("a", "1")
+		require.Equal(t, "1", values(seen()))
+		require.EqualValues(t, 2, deaf.opened.Load())
+		require.ErrorIs(t, stop(), context.Canceled)
+	})
+}
+
+// TestLeaseLeavesBrokenStream, of the same kind.
+func TestLeaseLeavesBrokenStream(t *testing.T) {
+	inBubble(t, 1, nil, func(ctx context.Context, fake *fakeCluster, c *Client) {
+		lease, err := c.Grant(ctx, time.Minute)
+		require.NoError(t, err)
+		deaf := &deafTransport{transport: c.core.transport}
+		c.core.transport = deaf
+		_, err = c.KeepAliveOnce(ctx, lease.ID)
+		require.NoError(t, err)
+		require.EqualValues(t, 2, deaf.opened.Load())
 	})
 }
 

@@ -14,7 +14,7 @@ import (
 )
 
 // chaosLimits is how much of a name may be held at once.
-var chaosLimits = map[string]int64{"lock": 1, "election": 1, "rw": chaosParties, "semaphore": chaosPermits}
+var chaosLimits = map[string]int64{"lock": 1, "election": 1, "rw": chaosParties, "semaphore": chaosPermits, "group/a": 1, "group/b": 1}
 
 // checkChaos returns what in the clients' logs can not be, but for the counter's final value.
 func checkChaos(log []chaosEvent) (wrong []string) {
@@ -23,6 +23,7 @@ func checkChaos(log []chaosEvent) (wrong []string) {
 		wrong = append(wrong, checkOverlap(name, holds, limit)...)
 		wrong = append(wrong, checkTokens(name, holds)...)
 	}
+	wrong = append(wrong, checkLeaders(log)...)
 	wrong = append(wrong, checkGenerations(log)...)
 	sums := map[int64]bool{}
 	for _, e := range chaosSelect(log, "add", "") {
@@ -39,9 +40,10 @@ func checkChaos(log []chaosEvent) (wrong []string) {
 	return wrong
 }
 
+// chaosSelect returns the events of a kind, of the name, or of all for "*".
 func chaosSelect(log []chaosEvent, what, name string) (out []chaosEvent) {
 	for _, e := range log {
-		if e.What == what && e.Name == name {
+		if e.What == what && (e.Name == name || name == "*") {
 			out = append(out, e)
 		}
 	}
@@ -76,6 +78,38 @@ func checkTokens(name string, holds []chaosEvent) (wrong []string) {
 	for i := 1; i < len(holds); i++ {
 		if last, h := holds[i-1], holds[i]; h.Token <= last.Token {
 			wrong = append(wrong, fmt.Sprintf("%s: token %d of client %d came after %d of client %d", name, h.Token, h.client, last.Token, last.client))
+		}
+	}
+	return wrong
+}
+
+// checkLeaders holds that nobody is seen to lead who does not: terms grow for each who observes, all see the same leader in a term, it is the one who holds
+// it, and once a term was seen, no earlier one is held.
+func checkLeaders(log []chaosEvent) (wrong []string) {
+	names, newest, first := map[uint64]string{}, map[int]uint64{}, map[uint64]int64{}
+	for _, e := range chaosSelect(log, "leader", "*") {
+		if e.Token < newest[e.client] {
+			wrong = append(wrong, fmt.Sprintf("client %d saw term %d after %d", e.client, e.Token, newest[e.client]))
+		}
+		newest[e.client] = e.Token
+		if name := names[e.Token]; name != "" && name != e.Name {
+			wrong = append(wrong, fmt.Sprintf("term %d is of %s and of %s", e.Token, name, e.Name))
+		}
+		names[e.Token] = e.Name
+		if at := first[e.Token]; at == 0 || e.At < at {
+			first[e.Token] = e.At
+		}
+	}
+	terms := slices.Sorted(maps.Keys(first))
+	for i := len(terms) - 2; i >= 0; i-- { // from here on it is when that or a later one was seen
+		first[terms[i]] = min(first[terms[i]], first[terms[i+1]])
+	}
+	for _, h := range chaosSelect(log, "hold", "election") {
+		if name := names[h.Token]; name != "" && name != chaosName(h.client) {
+			wrong = append(wrong, fmt.Sprintf("term %d of client %d was seen to be of %s", h.Token, h.client, name))
+		}
+		if i, _ := slices.BinarySearch(terms, h.Token+1); i < len(terms) && first[terms[i]] < h.To {
+			wrong = append(wrong, fmt.Sprintf("term %d was held at %d, though a later one was seen at %d", h.Token, h.To, first[terms[i]]))
 		}
 	}
 	return wrong
@@ -139,6 +173,8 @@ func TestChaosCheck(t *testing.T) {
 		{What: "hold", Name: "rw", Token: 9, Weight: chaosParties, From: 30, To: 40},
 		{What: "hold", Name: "semaphore", Weight: 2, From: 10, To: 20},
 		{What: "hold", Name: "semaphore", Weight: 1, From: 15, To: 30},
+		{What: "leader", Name: "client0", Token: 6, At: 9},
+		{What: "leader", Name: "client0", Token: 6, At: 11, client: 1},
 		{What: "add", N: 2, Sum: 2},
 		{What: "pass", Name: "a.0", From: 1, To: 9, Generation: 1, Token: 20, Members: members},
 		{What: "pass", Name: "b.0", From: 8, To: 10, Generation: 1, Token: 20, Members: members},
@@ -151,6 +187,10 @@ func TestChaosCheck(t *testing.T) {
 		"lock: 2 of 1":                {What: "hold", Name: "lock", Token: 8, Weight: 1, From: 21, To: 30},
 		"lock: token 6":               {What: "hold", Name: "lock", Token: 6, Weight: 1, From: 30, To: 31},
 		"election: 2 of 1":            {What: "hold", Name: "election", Token: 7, Weight: 1, From: 15, To: 16},
+		"saw term 5 after 6":          {What: "leader", Name: "client0", Token: 5, At: 30},
+		"term 6 is of client0":        {What: "leader", Name: "client1", Token: 6, At: 30},
+		"seen to be of client0":       {What: "hold", Name: "election", Token: 6, Weight: 1, From: 30, To: 40, client: 1},
+		"a later one was seen at 15":  {What: "leader", Name: "client1", Token: 7, At: 15},
 		"rw: 6 of 5":                  {What: "hold", Name: "rw", Weight: 1, From: 40, To: 41},
 		"semaphore: 4 of 3":           {What: "hold", Name: "semaphore", Weight: 1, From: 16, To: 17},
 		"two additions came to 2":     {What: "add", N: 1, Sum: 2},

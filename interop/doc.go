@@ -13,8 +13,9 @@
 //     concurrency.Mutex exclude one another, on either server;
 //   - crash: members are killed under load, and what the clients saw must be
 //     linearizable and complete;
-//   - chaos (with the build tag chaos): one of every recipe in each of five processes, while members and
-//     clients fail, and what they have logged must be possible.
+//   - chaos (with the build tag chaos): one of every recipe in each of five
+//     processes, while members and clients fail, and what they have logged must
+//     be possible.
 //
 // Run "go test ./..." for the quick part. Flags make more of it:
 //

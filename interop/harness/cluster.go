@@ -38,6 +38,8 @@ type Config struct {
 	// Founding are the flags by which the members find each other. When empty,
 	// each is told who they are.
 	Founding []string
+	// Network puts a network between the members from which they can be cut off, see [Member.CutOff]. Linux only.
+	Network bool
 }
 
 // Cluster is a set of running members of one kind.
@@ -45,7 +47,8 @@ type Cluster struct {
 	Kind    Kind
 	Members []*Member
 
-	dir     string // removed by Close when owned
+	network *network // nil without Config.Network
+	dir     string   // removed by Close when owned
 	ownsDir bool
 	close   sync.Once
 	err     error
@@ -54,12 +57,12 @@ type Cluster struct {
 // Start builds the server, runs cfg.Members of it and returns when all of them
 // serve clients and agree on a leader.
 func Start(ctx context.Context, cfg Config) (*Cluster, error) {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	c, err := prepare(ctx, cfg)
+	c, err := prepare(ctx, cfg) // builds, which takes what it takes
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", cfg.Kind, err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
 	if err := c.boot(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", cfg.Kind, err), c.Close())
 	}
@@ -76,7 +79,7 @@ func prepare(ctx context.Context, cfg Config) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	addrs, err := ports.take(2 * n)
+	addrs, err := ports.take(3 * n)
 	if err != nil {
 		return nil, err
 	}
@@ -93,8 +96,12 @@ func prepare(ctx context.Context, cfg Config) (*Cluster, error) {
 			Name:      fmt.Sprintf("m%d", i),
 			ClientURL: "http://" + addrs[2*i],
 			PeerURL:   "http://" + addrs[2*i+1],
+			listenURL: "http://" + addrs[2*i+1],
 			binary:    binary,
 			env:       append(os.Environ(), cfg.Env...),
+		}
+		if cfg.Network {
+			m.listenURL = "http://" + addrs[2*n+i]
 		}
 		m.DataDir = filepath.Join(c.dir, m.Name)
 		initial = append(initial, m.Name+"="+m.PeerURL)
@@ -109,7 +116,7 @@ func prepare(ctx context.Context, cfg Config) (*Cluster, error) {
 			"--data-dir="+m.DataDir,
 			"--listen-client-urls="+m.ClientURL,
 			"--advertise-client-urls="+m.ClientURL,
-			"--listen-peer-urls="+m.PeerURL,
+			"--listen-peer-urls="+m.listenURL,
 			"--initial-advertise-peer-urls="+m.PeerURL,
 			"--initial-cluster-state=new",
 		)
@@ -119,7 +126,27 @@ func prepare(ctx context.Context, cfg Config) (*Cluster, error) {
 		m.args = append(m.args, cfg.Founding...)
 		m.args = append(m.args, cfg.Flags...)
 	}
+	if cfg.Network {
+		if err := c.connect(); err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+	}
 	return c, nil
+}
+
+// connect opens the network between the members.
+func (c *Cluster) connect() (err error) {
+	var doors []string
+	for _, m := range c.Members {
+		doors = append(doors, strings.TrimPrefix(m.PeerURL, "http://"))
+	}
+	if c.network, err = openNetwork(c.Members, doors); err != nil {
+		return err
+	}
+	for _, m := range c.Members {
+		m.network = c.network
+	}
+	return nil
 }
 
 // boot starts the members together: none of three is ready before a second
@@ -149,6 +176,9 @@ func (c *Cluster) Close() error {
 		var errs []error
 		for _, m := range c.Members {
 			errs = append(errs, m.Kill())
+		}
+		if c.network != nil {
+			c.network.close()
 		}
 		if c.ownsDir {
 			errs = append(errs, os.RemoveAll(c.dir))

@@ -33,9 +33,11 @@ type Member struct {
 	PeerURL   string
 	DataDir   string
 
-	binary string   // immutable after Start
-	args   []string // immutable after Start
-	env    []string // immutable after Start
+	listenURL string   // where it listens for other members; PeerURL is where they dial
+	network   *network // nil without one; immutable after Start, like what follows
+	binary    string
+	args      []string
+	env       []string
 
 	mu   sync.Mutex
 	run  *process      // mu protects; nil when not running

@@ -66,7 +66,8 @@
 //	<name>.downs             its version is how many were
 //	<name>.open              the latch is open
 //
-// Below "<name>/g/" nothing is left when all members have gone. A name must not be empty,
+// Below "<name>/g/" nothing is left when all members have gone; if the last of them was
+// lost and no other process is left, until the next one comes. A name must not be empty,
 // end in "/", contain "//" or have "read", "write", "g" or "d" as its last segment. Who
 // uses a name on other terms, such as another number of parties, gets [ErrConflict] as
 // long as others are there.

@@ -212,8 +212,11 @@ func (r *room) follow() {
 		}
 		r.observe(v.rec, v.rev, v.at)
 		if n == 0 {
-			close(r.ready)
-			watched.Go(func() { r.mind(v) })
+			// What is due is done before anybody comes, who would be among people that
+			// are gone, and hear of their loss.
+			r.settle(&v)
+			r.open()
+			watched.Go(func() { r.mind(v.at) })
 		}
 		if err := r.watchRecord(v.at); err != nil && !errors.Is(err, client.ErrCompacted) {
 			if !retry.Temporary(err) {
@@ -230,6 +233,13 @@ func (r *room) refuse(err error) {
 	if r.ctx.Err() == nil {
 		r.fail(fmt.Errorf("barrier %q: %w", r.name, err))
 	}
+	r.open()
+}
+
+// open lets those in who wait for the room.
+func (r *room) open() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	select {
 	case <-r.ready:
 	default:
@@ -275,11 +285,9 @@ func (r *room) observe(rec *record, rev, at client.Revision) {
 	r.announceLocked()
 }
 
-// mind does what the first view asks for, then watches the members' keys, and does
-// what has to be done when one goes.
-func (r *room) mind(first view) {
-	r.settle(&first)
-	rev := first.at
+// mind watches the members' keys from a revision on, and does what has to be done when
+// one goes.
+func (r *room) mind(rev client.Revision) {
 	for n := 0; r.ctx.Err() == nil; n++ {
 		err := r.watchMembers(rev)
 		if r.ctx.Err() != nil {

@@ -50,6 +50,7 @@ func Run(t *testing.T, endpoints []string) {
 		{"Cyclic/Full", testCyclicFull},
 		{"Cyclic/Reset", testCyclicReset},
 		{"Cyclic/KillsP26", testCyclicKills},
+		{"Cyclic/LastOneLost", testCyclicLastOneLost},
 		{"Action/RunsOnce", testActionOnce},
 		{"Action/ActorDies", testActionActorDies},
 		{"Action/Fails", testActionFails},

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/client/clienttest"
 	"github.com/latchkey-go/latchkey/recipes/barrier"
 )
 
@@ -139,4 +140,38 @@ func testCyclicReset(t *testing.T, h *harness) {
 	require.NotZero(t, got.Generation)
 	a.success()
 	require.NoError(t, barrier.NewCyclic(h.c, "never", 2).Reset(h.ctx))
+}
+
+// The last member of all is lost, and nobody is there to see to what it leaves behind.
+// The next that comes does, before it is a member: it is not told of a loss among people
+// with whom it never was. The first requests by which it does that get lost.
+func testCyclicLastOneLost(t *testing.T, h *harness) {
+	for _, policy := range policies {
+		name := "job-" + policy.String()
+		first := h.process()
+		party, err := barrier.NewCyclic(first.c, name, 2, barrier.WithOnLoss(policy)).Join(h.ctx)
+		require.NoError(t, err)
+		require.NoError(t, party.Leave(h.ctx))
+		h.awaitKeys(name+"/g/", 0)
+		require.NoError(t, first.c.Close())
+		_, err = h.c.Put(h.ctx, name+"/g/c/came", nil)
+		require.NoError(t, err)
+
+		var w clienttest.Wire
+		lost := 0
+		w.Before(func(_ context.Context, c *clienttest.Call) clienttest.Fate {
+			if c.Deletes() && lost < 3 {
+				lost++
+				return clienttest.RequestLost
+			}
+			return clienttest.Arrives
+		})
+		party, err = barrier.NewCyclic(h.processOn(w.Config()).c, name, 2, barrier.WithOnLoss(policy)).Join(h.ctx)
+		require.NoError(t, err)
+		require.NoError(t, party.Context().Err())
+		require.Equal(t, 3, lost)
+		w.Before(nil)
+		require.NoError(t, party.Leave(h.ctx))
+		h.awaitKeys(name+"/g/", 0)
+	}
 }

@@ -35,6 +35,7 @@ func Run(t *testing.T, endpoints []string) {
 		{"Read/Rejected", testRejected},
 		{"Rev/ReadYourWrites", testReadYourWrites},
 		{"Rev/QuietPrefix", testQuietPrefix},
+		{"Rev/WatchAtTheEnd", testWatchAtTheEnd},
 		{"Events/OldAndNew", testEvents},
 		{"Events/SlowLoop", testSlowLoop},
 		{"Events/ManyLoops", testManyLoops},

@@ -79,6 +79,36 @@ func testQuietPrefix(t *testing.T, h *harness) {
 	require.NoError(t, <-future)
 }
 
+// A watch of the same client that begins right behind the newest revision does not
+// keep a cache from learning that it is up to date, though nothing is written any
+// more that would move either of them. Nor does one that was compacted away.
+func testWatchAtTheEnd(t *testing.T, h *harness) {
+	ca := h.numbers(h.c)
+	last := h.raw("elsewhere", "")
+	ctx, cancel := context.WithCancel(h.ctx)
+	defer cancel()
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer cancel()
+	established := make(chan struct{})
+	watch.Go(func() {
+		for batch, err := range h.c.WatchBatches(ctx, "elsewhere", client.FromRevision(last+1)) {
+			if err == nil && batch.Created {
+				close(established)
+			}
+		}
+	})
+	<-established
+	require.NoError(t, ca.Sync(h.ctx))
+	require.Equal(t, last, ca.Rev())
+
+	require.NoError(t, h.c.Compact(h.ctx, last))
+	for _, err := range h.c.Watch(h.ctx, "elsewhere", client.FromRevision(last-1)) {
+		require.ErrorIs(t, err, client.ErrCompacted)
+	}
+	h.reached(ca, h.raw("elsewhere", ""))
+}
+
 // A loop sees the content first, then each change with the item before and after.
 func testEvents(t *testing.T, h *harness) {
 	a1 := h.put("n/a", 1)
