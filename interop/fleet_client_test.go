@@ -131,13 +131,12 @@ func openFleetQueue(ctx context.Context, c *client.Client) (*queue.Queue[fleetJo
 }
 
 func openFleetTopic(ctx context.Context, c *client.Client) (*pubsub.Topic[fleetJob], error) {
-	return pubsub.Open[fleetJob](ctx, c, "events", pubsub.MaxAge(time.Minute), pubsub.WithPartitions(6))
+	return pubsub.Open[fleetJob](ctx, c, "events", pubsub.Interest(), pubsub.WithPartitions(6))
 }
 
 func (w *fleetWorker) work(ctx context.Context) error {
 	q, err := openFleetQueue(ctx, w.c)
-	for n := 0; err != nil && ctx.Err() == nil && n < 100; n++ { // members are away
-		time.Sleep(50 * time.Millisecond)
+	for n := 0; err != nil && n < 100 && pause(ctx, 50*time.Millisecond); n++ { // members are away
 		q, err = openFleetQueue(ctx, w.c)
 	}
 	if err != nil {
@@ -225,8 +224,7 @@ func effectOnce(tx *client.Tx, v fleetJob, group string) error {
 
 func (w *fleetWorker) subscribe(ctx context.Context) error {
 	t, err := openFleetTopic(ctx, w.c)
-	for n := 0; err != nil && ctx.Err() == nil && n < 100; n++ {
-		time.Sleep(50 * time.Millisecond)
+	for n := 0; err != nil && n < 100 && pause(ctx, 50*time.Millisecond); n++ {
 		t, err = openFleetTopic(ctx, w.c)
 	}
 	if err != nil {

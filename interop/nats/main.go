@@ -67,7 +67,6 @@ var scenarios = []scenario{
 // bench is one run.
 type bench struct {
 	conns  []jetstream.JetStream
-	stream jetstream.Stream
 	origin time.Time
 	open   atomic.Bool
 
@@ -132,52 +131,19 @@ func run(ctx context.Context, duration time.Duration, only, syncInterval string)
 
 func measure(ctx context.Context, c *cluster, s scenario, duration time.Duration) error {
 	b := &bench{origin: time.Now()}
-	for i := range s.conns {
-		nc, err := nats.Connect(strings.Join(c.urls, ","), nats.Name(fmt.Sprintf("%s-%d", s.name, i)))
-		if err != nil {
-			return err
+	defer func() {
+		for _, js := range b.conns {
+			js.Conn().Close()
 		}
-		defer nc.Close()
-		js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(4096))
-		if err != nil {
-			return err
-		}
-		b.conns = append(b.conns, js)
-	}
-	retention := jetstream.LimitsPolicy
-	if strings.HasPrefix(s.name, "queue") {
-		retention = jetstream.WorkQueuePolicy
-	}
-	var err error
-	b.stream, err = b.conns[0].CreateStream(ctx, jetstream.StreamConfig{
-		Name: s.name, Subjects: []string{s.name}, Replicas: 3, Storage: jetstream.FileStorage, Retention: retention,
-	})
-	if err != nil {
+	}()
+	if err := b.connect(ctx, c, s); err != nil {
 		return err
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan error, 1)
 	go func() { ended <- s.run(ctx, b) }()
-	select {
-	case <-time.After(warmUp):
-	case err := <-ended:
-		return err
-	}
-	cpu, err := c.cpu()
-	if err != nil {
-		return err
-	}
-	start := time.Now()
-	b.open.Store(true)
-	select {
-	case <-time.After(duration):
-	case err := <-ended:
-		return err
-	}
-	b.open.Store(false)
-	window := time.Since(start)
-	after, err := c.cpu()
+	window, cpu, err := b.window(c, duration, ended)
 	if err != nil {
 		return err
 	}
@@ -190,6 +156,62 @@ func measure(ctx context.Context, c *cluster, s scenario, duration time.Duration
 	case <-time.After(20 * time.Second):
 		return errors.New("it does not end")
 	}
+	return b.report(s, window, cpu)
+}
+
+// connect opens the connections of a scenario, and makes its stream.
+func (b *bench) connect(ctx context.Context, c *cluster, s scenario) error {
+	for i := range s.conns {
+		nc, err := nats.Connect(strings.Join(c.urls, ","), nats.Name(fmt.Sprintf("%s-%d", s.name, i)))
+		if err != nil {
+			return err
+		}
+		js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(4096))
+		if err != nil {
+			return err
+		}
+		b.conns = append(b.conns, js)
+	}
+	retention := jetstream.LimitsPolicy
+	if strings.HasPrefix(s.name, "queue") {
+		retention = jetstream.WorkQueuePolicy
+	}
+	_, err := b.conns[0].CreateStream(ctx, jetstream.StreamConfig{
+		Name: s.name, Subjects: []string{s.name}, Replicas: 3, Storage: jetstream.FileStorage, Retention: retention,
+	})
+	return err
+}
+
+// window lets a run warm up and measures a while of it.
+func (b *bench) window(c *cluster, duration time.Duration, ended <-chan error) (took, cpu time.Duration, err error) {
+	early := func(d time.Duration) error {
+		select {
+		case <-time.After(d):
+			return nil
+		case err := <-ended:
+			return errors.Join(errors.New("it ended early"), err)
+		}
+	}
+	if err := early(warmUp); err != nil {
+		return 0, 0, err
+	}
+	before, err := c.cpu()
+	if err != nil {
+		return 0, 0, err
+	}
+	start := time.Now()
+	b.open.Store(true)
+	if err := early(duration); err != nil {
+		return 0, 0, err
+	}
+	b.open.Store(false)
+	took = time.Since(start)
+	after, err := c.cpu()
+	return took, after - before, err
+}
+
+// report prints what a run has measured.
+func (b *bench) report(s scenario, window, cpu time.Duration) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.err != nil {
@@ -200,10 +222,9 @@ func measure(ctx context.Context, c *cluster, s scenario, duration time.Duration
 		if len(b.times) == 0 {
 			return 0
 		}
-		return b.times[len(b.times)*p/100]
+		return b.times[len(b.times)*p/100].Round(10 * time.Microsecond)
 	}
-	n := max(b.count.Load(), 1)
-	fmt.Printf("%-14s %10.0f/s %10v %10v %9.0f us\n", s.name, float64(b.count.Load())/window.Seconds(),
-		at(50).Round(10*time.Microsecond), at(99).Round(10*time.Microsecond), float64((after-cpu).Microseconds())/float64(n))
+	n := b.count.Load()
+	fmt.Printf("%-14s %10.0f/s %10v %10v %9.0f us\n", s.name, float64(n)/window.Seconds(), at(50), at(99), float64(cpu.Microseconds())/float64(max(n, 1)))
 	return nil
 }

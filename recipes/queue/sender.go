@@ -13,7 +13,7 @@ import (
 const (
 	// sendsMax bounds the shared transactions of a Queue object that are under way
 	// at once: the fewer there are, the more each carries.
-	sendsMax = 2
+	sendsMax = 1
 	// An envelope has so many transactions at most, of so many operations each:
 	// servers count those inside together with those around them, up to 128.
 	envelopeTxns = 40

@@ -109,10 +109,7 @@ func (s *Shard) adopt(w *write, t *Txn) {
 			continue
 		}
 		w.adopted = worker
-		t.If = append(t.If, modIs(f.kv.Key, f.kv.Mod))
-		if s.limits.Planted != BlindAdoption {
-			t.If = append(t.If, missing(WorkerKey(worker)))
-		}
+		t.If = append(t.If, modIs(f.kv.Key, f.kv.Mod), missing(WorkerKey(worker)))
 		t.Then = append(t.Then, del(f.kv.Key))
 		t.Else = append(t.Else, get(f.kv.Key))
 		for _, e := range f.entries {

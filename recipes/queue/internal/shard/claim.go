@@ -99,6 +99,9 @@ type write struct {
 // write asks for the journal to be rewritten if it should say something else
 // than it does. There is one such request at a time.
 func (s *Shard) write(now int64, budget int) {
+	if !s.dirty && !s.wants(budget) {
+		return
+	}
 	w := &write{}
 	key := JournalKey(s.N, s.me)
 	t := Txn{If: []Compare{modIs(key, s.jMod)}, Else: []Op{get(TokenKey(s.N)), get(key)}}
@@ -123,6 +126,11 @@ func (s *Shard) write(now int64, budget int) {
 	again.done = func(a *Answer) { s.written(w, a, again.Again) }
 	s.writing, s.dirty, s.current = true, false, w
 	s.wishes = append(s.wishes, again)
+}
+
+// wants says that there may be something to adopt or to claim.
+func (s *Shard) wants(budget int) bool {
+	return s.token != 0 && !s.Draining && (len(s.foreign) > 0 || !s.Paused && budget > 0 && s.Backlog() > 0)
 }
 
 // claim picks what to claim: what is ready, in order. Messages of a group that

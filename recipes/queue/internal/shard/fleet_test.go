@@ -356,14 +356,15 @@ func (c *counts) add(o counts) {
 // Each defect that is planted is found within so many seeds.
 func TestModelFindsDefects(t *testing.T) {
 	for name, plant := range map[string]Fault{
-		"ends without comparing the item": BlindEnd,
-		"marks without looking":           BlindMark,
-		"enqueues below the mark":         BlindEnqueue,
-		"crashes are not counted":         UncountedCrash,
-		"chunks go with their first":      ForgottenPart,
-		"groups overtake":                 EarlyGroup,
-		"batches without a number":        BlindBatch,
-		"moves of shards are shared":      blindShare,
+		"ends without comparing the item":    BlindEnd,
+		"marks without looking":              BlindMark,
+		"enqueues below the mark":            BlindEnqueue,
+		"claims without comparing the token": BlindClaim,
+		"crashes are not counted":            UncountedCrash,
+		"chunks go with their first":         ForgottenPart,
+		"groups overtake":                    EarlyGroup,
+		"batches without a number":           BlindBatch,
+		"moves of shards are shared":         blindShare,
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := int64(1); seed <= 400; seed++ {

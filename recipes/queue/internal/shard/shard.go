@@ -29,7 +29,6 @@ const (
 	BlindMark                       // the mark moves without looking at what is below it
 	BlindEnqueue                    // an item is put below the mark
 	BlindClaim                      // a claim does not compare the token
-	BlindAdoption                   // an adoption does not compare the dead worker's session
 	UncountedCrash                  // an adoption does not count
 	ForgottenPart                   // a chunk goes when its first message has ended
 	EarlyGroup                      // a group's next job starts beside the one before
