@@ -1,11 +1,12 @@
 # Everything here is a short name for a command that works without make.
 
 .DEFAULT_GOAL := help
-.PHONY: help build image test race sim fuzz lint fmt bench bench-scale pgo interop chaos etcd-common tour generate ci
+.PHONY: help build image test race sim fuzz lint fmt bench bench-scale pgo interop chaos fleet nats etcd-common tour generate ci
 
 SEEDS ?= 200
 FIRST ?= 1
 CHAOS_FOR ?= 30m
+FLEET_FOR ?= 20m
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +53,12 @@ interop: ## run the official etcd client and tools against latchkey
 
 chaos: ## half an hour of faults for one of every recipe: make chaos CHAOS_FOR=5m SEED=17
 	cd interop && go test -tags chaos -run 'TestChaos$$' -count=1 -v -timeout=0 -artifacts -chaos.for=$(CHAOS_FOR) $(if $(SEED),-chaos.seed=$(SEED)) .
+
+fleet: ## twenty minutes of faults for a fleet with a queue and a topic: make fleet FLEET_FOR=1m SEED=17
+	cd interop && go test -tags chaos -run 'TestFleet$$' -count=1 -v -timeout=0 -fleet.for=$(FLEET_FOR) $(if $(SEED),-chaos.seed=$(SEED)) .
+
+nats: ## measure NATS JetStream as interop/bench measures queues and topics
+	cd interop/nats && go run .
 
 etcd-common: ## run etcd's own suite tests/common against latchkey and etcd
 	cd interop/common && go run .

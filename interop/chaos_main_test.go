@@ -10,14 +10,16 @@ import (
 	"go.uber.org/goleak"
 )
 
-// A client of the chaos test is this program as well.
+// A client of the chaos test, and a worker of the fleet test, is this program as well.
 func TestMain(m *testing.M) {
-	if args := os.Getenv(chaosEnv); args != "" {
-		if err := runChaosClient(args); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+	for env, run := range map[string]func(string) error{chaosEnv: runChaosClient, fleetEnv: runFleetWorker} {
+		if args := os.Getenv(env); args != "" {
+			if err := run(args); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			return
 		}
-		return
 	}
 	goleak.VerifyTestMain(m)
 }

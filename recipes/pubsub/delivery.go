@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/latchkey-go/latchkey/client"
@@ -49,7 +50,7 @@ func (d *delivery) handle() {
 			d.done(d.message.offset)
 			return
 		}
-		if w.ctx.Err() != nil {
+		if w.ctx.Err() != nil || errors.Is(err, errLeft) {
 			return
 		}
 		w.mu.Lock()
@@ -96,17 +97,23 @@ func (d *delivery) done(Offset) {
 }
 
 func (d *delivery) commit(ctx context.Context, _ Offset, fn func(tx *client.Tx) error) error {
-	w := d.worker
+	return d.worker.commitTx(ctx, []*delivery{d}, fn)
+}
+
+// commitTx runs fn in a transaction that makes deliveries handled.
+func (w *worker) commitTx(ctx context.Context, ds []*delivery, fn func(tx *client.Tx) error) error {
 	w.turn.Lock()
 	defer w.turn.Unlock()
 	if w.failure() != nil {
 		return ErrLost
 	}
-	fence := w.snapshot(nil)
-	value := w.snapshot(d)
+	fence := w.snapshot()
+	value := w.snapshot(ds...)
 	err := w.slot.update(ctx, value.encode(), fence.encode(), fn)
 	if err == nil {
-		d.done(d.message.offset)
+		for _, d := range ds {
+			d.done(d.message.offset)
+		}
 		return nil
 	}
 	if errors.Is(err, errMoved) || errors.Is(err, ErrLost) || errors.Is(err, client.ErrUncertain) {
@@ -147,8 +154,8 @@ func (w *worker) idle(at sequence.Position) {
 }
 
 // snapshot returns the cursor as it is to be stored: with what was handled out of
-// order, and with one more message as if it were handled. The caller has the turn.
-func (w *worker) snapshot(also *delivery) cursor {
+// order, and with some more messages as if they were handled. The caller has the turn.
+func (w *worker) snapshot(also ...*delivery) cursor {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.cur.Seq++
@@ -156,7 +163,7 @@ func (w *worker) snapshot(also *delivery) cursor {
 	c.Acked, c.Failures, c.Crashes = nil, nil, nil
 	for _, d := range w.window {
 		o := d.message.offset
-		if d.handled || d == also {
+		if d.handled || slices.Contains(also, d) {
 			c.Acked = append(c.Acked, o)
 			continue
 		}
@@ -205,7 +212,7 @@ func with(m map[string]int, o Offset, n int) map[string]int {
 func (w *worker) commit() error {
 	w.turn.Lock()
 	defer w.turn.Unlock()
-	return w.slot.put(w.member.session.Context(), w.snapshot(nil).encode())
+	return w.slot.put(w.member.session.Context(), w.snapshot().encode())
 }
 
 // store stores the cursor when enough was handled or some time has passed, until

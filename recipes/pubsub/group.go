@@ -54,7 +54,7 @@ func (t *topic) group(name string) *group {
 // Name returns the group's name.
 func (g *group) Name() string { return g.name }
 
-// RunOption is an option of Group.Run.
+// RunOption is an option of Group.Run and Group.Batches.
 type RunOption func(*runConfig)
 
 type runConfig struct {
@@ -64,6 +64,21 @@ type runConfig struct {
 	backoff     func(attempt int) time.Duration
 	session     *client.Session
 	drain       time.Duration
+
+	batch     func(ctx context.Context, ds []*delivery) error // nil: messages are handled one by one
+	batchMax  int
+	batchWait time.Duration
+}
+
+func newRunConfig(opts []RunOption) runConfig {
+	conf := runConfig{
+		from: Earliest(), concurrency: defaultConcurrency, maxAttempts: defaultAttempts,
+		backoff: defaultBackoff, drain: defaultDrainTimeout,
+	}
+	for _, o := range opts {
+		o(&conf)
+	}
+	return conf
 }
 
 // From says where a group begins that is used for the first time. Default Earliest.
@@ -118,13 +133,6 @@ func (e *deadError) Unwrap() error { return e.error }
 // Other errors: [ErrName]; [ErrNoTopic]; the end of a session given by WithSession;
 // and those of the client that waiting does not cure.
 func (g *Group[T]) Run(ctx context.Context, h func(ctx context.Context, m *Msg[T]) error, opts ...RunOption) error {
-	conf := runConfig{
-		from: Earliest(), concurrency: defaultConcurrency, maxAttempts: defaultAttempts,
-		backoff: defaultBackoff, drain: defaultDrainTimeout,
-	}
-	for _, o := range opts {
-		o(&conf)
-	}
 	handle := func(ctx context.Context, d *delivery) error {
 		m, err := g.topic.msg(d.message)
 		if err != nil {
@@ -133,7 +141,7 @@ func (g *Group[T]) Run(ctx context.Context, h func(ctx context.Context, m *Msg[T
 		m.Attempt, m.cursor = d.attempt(), d
 		return h(ctx, m)
 	}
-	if err := g.group.run(ctx, handle, conf); err != nil {
+	if err := g.group.run(ctx, handle, newRunConfig(opts)); err != nil {
 		return fmt.Errorf("group %q of topic %q: %w", g.name, g.group.topic.name, err)
 	}
 	return nil

@@ -44,6 +44,7 @@ type worker struct {
 	released bool
 	progress
 	lineups  map[string]*lineup
+	pool     pool
 	handlers sync.WaitGroup
 	careful  int // messages that are to be begun one by one, as one of them may have killed a worker
 }
@@ -74,7 +75,7 @@ func newWorker(m *member, p int, token, moved client.Revision) *worker {
 		member: m, share: share{partition: p, token: token, moved: moved},
 		check: make(chan struct{}, 1), dirty: make(chan struct{}, 1), space: make(chan struct{}, workerWindow),
 		over:    make(chan struct{}),
-		lineups: make(map[string]*lineup),
+		lineups: make(map[string]*lineup), pool: pool{more: make(chan struct{}, 1)},
 	}
 }
 
@@ -131,6 +132,9 @@ func (w *worker) work() error {
 		defer close(stored)
 		w.store()
 	}()
+	if w.member.conf.batch != nil {
+		w.handlers.Go(w.serveBatches)
+	}
 	err := w.read()
 	w.stop()
 	w.drain()
@@ -229,7 +233,7 @@ func (w *worker) leave(peace bool) error {
 	}
 	w.turn.Lock()
 	defer w.turn.Unlock()
-	next := w.snapshot(nil)
+	next := w.snapshot()
 	next.Open = false
 	return w.slot.put(ctx, next.encode(), client.OpDelete(key))
 }
@@ -291,6 +295,8 @@ func (w *worker) begin(d *delivery) bool {
 		w.advance()
 	case careful:
 		return w.beginCarefully(d)
+	case w.member.conf.batch != nil:
+		w.gather(d)
 	default:
 		w.lineUp(d)
 	}

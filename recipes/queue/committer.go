@@ -182,6 +182,9 @@ func (m *committer) commit(ch *chain, b *batch) error {
 			q.leases.forget()
 			ch.session = nil // a new chain
 			continue
+		case err != nil && !again && !errors.Is(err, client.ErrUncertain) && b.ctx.Err() == nil && ch.session.Err() != nil:
+			ch.session = nil // it has ended, and nothing was executed: a new chain
+			continue
 		case err != nil:
 			ch.session = nil
 			return certain(err, again)

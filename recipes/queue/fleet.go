@@ -183,7 +183,7 @@ func (w *worker) note(ev client.Event) error {
 // settleShards makes a Shard of each number that the configuration names.
 func (w *worker) settleShards() {
 	conf := w.q.conf.Load()
-	limits := shard.Limits{Lanes: conf.Lanes, Crashes: w.q.opts.maxCrashes, Group: w.opts.groupLimit}
+	limits := shard.Limits{Lanes: conf.Lanes, Crashes: w.q.opts.maxCrashes, Group: w.opts.groupLimit, Weights: w.opts.weights}
 	numbers := conf.all()
 	for _, n := range numbers {
 		if w.shards[n] == nil {

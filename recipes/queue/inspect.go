@@ -17,6 +17,7 @@ const (
 	listPage    = 128
 	cancelKept  = 30 * time.Second // for how long workers can learn of a cancellation
 	purgePerTxn = 60
+	statsMax    = 8 // counts that are begun before one comes to its end
 )
 
 // State is where a job is.
@@ -269,8 +270,25 @@ func (q *core) wrap(what string, err error) error {
 
 // Purge deletes jobs, in steps, and returns how many. Running ones are left alone
 // unless the filter asks for them. Dead letters have their own, see [Queue.Dead].
-func (q *core) Purge(ctx context.Context, f Filter) (int, error) {
-	n := 0
+// It goes on over compactions, so it may take what comes meanwhile as well.
+func (q *core) Purge(ctx context.Context, f Filter) (n int, err error) {
+	for limit := f.Limit; ; f.Limit = limit - n {
+		var done int
+		done, err = q.purgePass(ctx, f)
+		n += done
+		if !errors.Is(err, client.ErrCompacted) || limit > 0 && n >= limit {
+			break
+		}
+	}
+	if err == nil {
+		// Workers read again what they know of the queue.
+		_, err = q.client.Put(ctx, shard.PurgeKey, nil)
+	}
+	return n, q.wrap("purge", err)
+}
+
+// purgePass deletes what there is at one revision.
+func (q *core) purgePass(ctx context.Context, f Filter) (n int, err error) {
 	var batch []Info
 	flush := func() error {
 		done, err := q.purge(ctx, batch)
@@ -286,16 +304,11 @@ func (q *core) Purge(ctx context.Context, f Filter) (int, error) {
 		}
 		if batch = append(batch, in); len(batch) == purgePerTxn {
 			if err := flush(); err != nil {
-				return n, q.wrap("purge", err)
+				return n, err
 			}
 		}
 	}
-	if err := flush(); err != nil {
-		return n, q.wrap("purge", err)
-	}
-	// Workers read again what they know of the queue.
-	_, err := q.client.Put(ctx, shard.PurgeKey, nil)
-	return n, q.wrap("purge", err)
+	return n, flush()
 }
 
 func (q *core) purge(ctx context.Context, batch []Info) (n int, err error) {
@@ -346,40 +359,48 @@ type Stats struct {
 }
 
 // Stats counts the jobs. It reads the counts of the store, not the jobs, and all
-// claims; delayed jobs that are due count as delayed.
-func (q *core) Stats(ctx context.Context) (Stats, error) {
-	var st Stats
+// claims; delayed jobs that are due count as delayed. When history is compacted
+// meanwhile it counts anew, a few times.
+func (q *core) Stats(ctx context.Context) (st Stats, err error) {
+	for range statsMax {
+		if st, err = q.stats(ctx); !errors.Is(err, client.ErrCompacted) {
+			break
+		}
+	}
+	return st, q.wrap("stats of", err)
+}
+
+func (q *core) stats(ctx context.Context) (st Stats, err error) {
 	conf, err := q.load(ctx)
 	if err != nil {
-		return st, q.wrap("stats of", err)
+		return st, err
 	}
 	st.Shards, st.Priorities = conf.Shards, conf.Lanes
 	claims, rev, err := q.claims(ctx, 0)
 	if err != nil {
-		return st, q.wrap("stats of", err)
+		return st, err
 	}
 	for _, n := range conf.all() {
 		items, err := q.count(ctx, shard.ItemsOf(n), rev)
 		if err != nil {
-			return st, q.wrap("stats of", err)
+			return st, err
 		}
 		due, err := q.count(ctx, shard.DueOf(n), rev)
 		if err != nil {
-			return st, q.wrap("stats of", err)
+			return st, err
 		}
 		st.Ready, st.Delayed = st.Ready+items-due, st.Delayed+due
 		if err := q.oldest(ctx, n, conf.Lanes, rev, claims, &st); err != nil {
-			return st, q.wrap("stats of", err)
+			return st, err
 		}
 	}
 	if err := q.running(ctx, claims, rev, &st); err != nil {
-		return st, q.wrap("stats of", err)
+		return st, err
 	}
-	st.Dead, err = q.count(ctx, shard.DeadPrefix, rev)
-	if err != nil {
-		return st, q.wrap("stats of", err)
+	if st.Dead, err = q.count(ctx, shard.DeadPrefix, rev); err != nil {
+		return st, err
 	}
-	return st, q.wrap("stats of", q.fleetStats(ctx, rev, &st))
+	return st, q.fleetStats(ctx, rev, &st)
 }
 
 func (q *core) count(ctx context.Context, prefix string, rev client.Revision) (int, error) {

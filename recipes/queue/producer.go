@@ -202,10 +202,8 @@ func (d *Pending) Wait(ctx context.Context) (ID, error) {
 // Flush sends what waits, and waits until everything that was sent before is
 // durable or has failed, as its Pending tells.
 func (p *Producer[T]) Flush(ctx context.Context) error {
+	p.ship()
 	p.mu.Lock()
-	for _, b := range p.open {
-		p.shipLocked(b)
-	}
 	live := slices.Collect(maps.Keys(p.live))
 	p.mu.Unlock()
 	for _, d := range live {
@@ -216,6 +214,15 @@ func (p *Producer[T]) Flush(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// ship sends what waits for company.
+func (p *Producer[T]) ship() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, b := range p.open {
+		p.shipLocked(b)
+	}
 }
 
 // Close is Flush, and lets nothing be sent any more.

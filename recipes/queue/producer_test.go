@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"sync"
 	"testing"
@@ -17,6 +18,8 @@ import (
 
 // sink is where a producer's requests go.
 type sink struct {
+	begin time.Time
+
 	mu   sync.Mutex // protects what follows
 	got  []int      // messages of each
 	at   []time.Duration
@@ -24,24 +27,29 @@ type sink struct {
 	hold chan struct{} // if it is set, requests wait for it
 }
 
-func newSink(t *testing.T, opts ...ProducerOption) (*Producer[string], *sink) {
+func newSinkQueue() (*Queue[string], *sink) {
 	q := &Queue[string]{core: &core{name: "test"}, codec: client.JSON[string]()}
 	q.conf.Store(&config{Version: 1, Shards: 1, Lanes: 2})
+	return q, &sink{begin: time.Now()}
+}
+
+func newSink(t *testing.T, opts ...ProducerOption) (*Producer[string], *sink) {
+	q, s := newSinkQueue()
 	p, err := q.Producer(opts...)
 	require.NoError(t, err)
-	s := &sink{}
-	begin := time.Now()
-	p.put = func(_ context.Context, r *request) (ID, error) {
-		s.mu.Lock()
-		s.got, s.at = append(s.got, max(1, r.chunk)), append(s.at, time.Since(begin))
-		hold, err := s.hold, s.err
-		s.mu.Unlock()
-		if hold != nil {
-			<-hold
-		}
-		return "job", err
-	}
+	p.put = s.put
 	return p, s
+}
+
+func (s *sink) put(_ context.Context, r *request) (ID, error) {
+	s.mu.Lock()
+	s.got, s.at = append(s.got, max(1, r.chunk)), append(s.at, time.Since(s.begin))
+	hold, err := s.hold, s.err
+	s.mu.Unlock()
+	if hold != nil {
+		<-hold
+	}
+	return "job", err
 }
 
 // sizes returns the messages of each request so far.
@@ -172,4 +180,62 @@ func TestOldestShards(t *testing.T) {
 	require.Equal(t, []int{2, 3, 4, 5, 6}, oldest())
 	c.Old = nil
 	require.Equal(t, []int{7, 8, 9}, oldest())
+}
+
+// What a sequence yields is packed, and has its place in the order whatever becomes
+// of it.
+func TestEnqueueSeq(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q, s := newSinkQueue()
+		items := func(n int) iter.Seq[Item[string]] {
+			return func(yield func(Item[string]) bool) {
+				for i := range n {
+					it := Item[string]{Value: "x"}
+					if i == 2 {
+						it.Opts = []EnqueueOption{Priority(7)} // there is none
+					}
+					if !yield(it) {
+						return
+					}
+				}
+			}
+		}
+		var ids []ID
+		for id, err := range q.enqueueSeq(t.Context(), items(8), s.put, WithPack(3), WithPending(4), WithLinger(time.Hour)) {
+			if len(ids) == 2 {
+				require.ErrorIs(t, err, ErrOption)
+			} else {
+				require.NoError(t, err)
+			}
+			ids = append(ids, id)
+		}
+		require.Equal(t, []ID{"job.0", "job.1", "", "job.2", "job.0", "job.1", "job.2", "job"}, ids)
+		require.ElementsMatch(t, []int{3, 3, 1}, s.sizes())
+
+		// A loop that breaks leaves nothing running.
+		for range q.enqueueSeq(t.Context(), items(100), s.put, WithPack(2), WithPending(2)) {
+			break
+		}
+		synctest.Wait()
+		require.Less(t, len(s.sizes()), 3+3)
+
+		// A ctx that ends is told once, behind what it leaves open.
+		ctx, cancel := context.WithCancel(t.Context())
+		s.mu.Lock()
+		s.hold = make(chan struct{})
+		s.mu.Unlock()
+		var errs []error
+		go func() {
+			time.Sleep(time.Second)
+			cancel()
+		}()
+		for _, err := range q.enqueueSeq(ctx, items(2), s.put) {
+			errs = append(errs, err)
+		}
+		close(s.hold)
+		require.Len(t, errs, 3)
+		require.ErrorIs(t, errs[0], client.ErrUncertain)
+		require.ErrorIs(t, errs[2], context.Canceled)
+		require.NotErrorIs(t, errs[2], client.ErrUncertain)
+	})
 }

@@ -34,6 +34,7 @@ type core struct {
 	mint   *sequence.Mint
 	conf   atomic.Pointer[config]
 	writes committer
+	sends  sender
 	length gauge
 	leases leaseBook
 }
@@ -90,7 +91,7 @@ func open(ctx context.Context, c *client.Client, name string, o options) (*core,
 		return nil, ErrName
 	}
 	q := &core{root: c, client: c.Namespace("q/" + name + "/"), name: name, opts: o, mint: sequence.NewMint()}
-	q.writes.core = q
+	q.writes.core, q.sends.core = q, q
 	q.length.core = q
 	q.leases.core = q
 	if err := q.refuseKubernetes(ctx); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/latchkey-go/latchkey/client"
@@ -14,6 +15,7 @@ const (
 	defaultDrain   = 30 * time.Second
 	concurrencyMax = 4096
 	prefetchMax    = 1024
+	weightMax      = 1000
 )
 
 // RunOption is an option of Run, Jobs and Receive.
@@ -25,6 +27,7 @@ type runOptions struct {
 	drain       time.Duration
 	middleware  []Middleware
 	groupLimit  int
+	weights     []int
 	rate        float64
 	burst       int
 	hooks       Hooks
@@ -53,6 +56,11 @@ func WithMiddleware(m ...Middleware) RunOption {
 // others waiting. All workers of a queue should have the same.
 func WithGroupLimit(n int) RunOption { return func(o *runOptions) { o.groupLimit = n } }
 
+// WithWeights shares the starts of this worker among the priorities of a shard, as
+// long as each of them has jobs: with 6, 3, 1 six in ten are of priority 0. What
+// has no weight has 1. Default: a job waits while its shard has more urgent ones.
+func WithWeights(weights ...int) RunOption { return func(o *runOptions) { o.weights = weights } }
+
 // WithRate limits the starts of this worker to so many a second, with bursts of
 // up to burst.
 func WithRate(perSecond float64, burst int) RunOption {
@@ -77,6 +85,9 @@ func newRunOptions(opts []RunOption) (runOptions, error) {
 	o := runOptions{concurrency: 4 * runtime.GOMAXPROCS(0), drain: defaultDrain, groupLimit: 1, burst: 1}
 	for _, opt := range opts {
 		opt(&o)
+	}
+	if slices.ContainsFunc(o.weights, func(n int) bool { return n < 1 || n > weightMax }) {
+		return o, fmt.Errorf("%w: weights %v, 1 to %d are possible", ErrOption, o.weights, weightMax)
 	}
 	if o.concurrency < 1 || o.concurrency > concurrencyMax || o.prefetch < 0 || o.prefetch > prefetchMax ||
 		o.groupLimit < 1 || o.rate < 0 || o.burst < 1 || o.drain < 0 {

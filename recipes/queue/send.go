@@ -71,6 +71,22 @@ func (w *worker) execute(batch []*shard.Request) {
 }
 
 func (w *worker) send(batch []*shard.Request) ([]*shard.Answer, error) {
+	if shareable(batch) {
+		answers, err := w.q.sends.submit(w.life, batch)
+		if err == nil {
+			return answers, nil
+		}
+		if errors.Is(err, client.ErrUncertain) {
+			for _, r := range batch {
+				r.Again = true
+			}
+		}
+	}
+	return w.sendAlone(batch)
+}
+
+// sendAlone sends requests of this worker, until they are answered or it ends.
+func (w *worker) sendAlone(batch []*shard.Request) ([]*shard.Answer, error) {
 	t := batch[0].Txn
 	if len(batch) > 1 {
 		t = shard.Txn{}
@@ -100,7 +116,7 @@ func (w *worker) send(batch []*shard.Request) ([]*shard.Answer, error) {
 	// What is wrong with one of them must not keep the others from being executed.
 	var answers []*shard.Answer
 	for _, r := range batch {
-		one, err := w.send([]*shard.Request{r})
+		one, err := w.sendAlone([]*shard.Request{r})
 		if err != nil {
 			return nil, err
 		}

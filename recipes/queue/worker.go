@@ -43,6 +43,7 @@ type worker struct {
 	events  chan func()
 	ended   chan struct{} // closed when the loop takes no more events
 	tasks   sync.WaitGroup
+	stop    <-chan struct{} // closed when the worker is to stop; nil once it knows
 	life    context.Context // ends with the worker; for watches and requests
 	kill    context.CancelCauseFunc
 	jobsCtx context.Context // of handlers
@@ -52,7 +53,8 @@ type worker struct {
 	load
 	outbox
 	draining   bool
-	forgetting bool // old shards
+	drained    <-chan time.Time // when the time for that is over
+	forgetting bool             // old shards
 	wake       *time.Timer
 }
 
@@ -86,6 +88,7 @@ func (q *core) workOnce(ctx context.Context, h RawHandler, o runOptions) error {
 		events: make(chan func(), eventsMax), ended: make(chan struct{}), wake: time.NewTimer(time.Hour),
 	}
 	w.jobs, w.credit, w.refilled = make(map[shard.Job]*jobRun), float64(o.burst), time.Now()
+	w.stop = ctx.Done()
 	w.life, w.kill = context.WithCancelCause(context.Background())
 	w.jobsCtx, w.endJobs = context.WithCancelCause(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(s.Context(), func() {
@@ -127,8 +130,6 @@ func (w *worker) task(f func()) {
 func (w *worker) loop(ctx context.Context) error {
 	upkeep := time.NewTicker(upkeepEvery)
 	defer upkeep.Stop()
-	stop := ctx.Done()
-	var drained <-chan time.Time
 	for {
 		w.pump()
 		for n := 0; n < yieldsMax && len(w.requests) > 0 && w.yield(); n++ {
@@ -148,14 +149,8 @@ func (w *worker) loop(ctx context.Context) error {
 		case <-w.wake.C:
 		case <-upkeep.C:
 			w.upkeep()
-		case <-stop:
-			stop = nil
-			w.drain()
-			timer := time.NewTimer(w.opts.drain)
-			defer timer.Stop()
-			drained = timer.C
-		case <-drained:
-			drained = nil
+		case <-w.stop: // pump looks at it
+		case <-w.drained:
 			w.endJobs(fmt.Errorf("worker stops: %w", ctxError(ctx)))
 		case <-w.life.Done():
 			return w.die()
@@ -212,7 +207,14 @@ func (w *worker) die() error {
 }
 
 // pump lets all shards go on: what has ended, what can start, what is to be sent.
+// Nothing starts once the worker is to stop, whatever else has happened.
 func (w *worker) pump() {
+	select {
+	case <-w.stop:
+		w.stop = nil
+		w.drain()
+	default:
+	}
 	now := time.Now()
 	ms := now.UnixMilli()
 	budget := w.window()
@@ -396,7 +398,7 @@ func (w *worker) upkeep() {
 
 // drain stops to claim and to start, and gives back what was not started.
 func (w *worker) drain() {
-	w.draining = true
+	w.draining, w.drained = true, time.After(w.opts.drain)
 	for _, s := range w.order {
 		s.Drain()
 	}

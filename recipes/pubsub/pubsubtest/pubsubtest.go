@@ -17,7 +17,7 @@ import (
 )
 
 // caseTimeout bounds one case, so that what would wait for ever fails.
-const caseTimeout = time.Minute
+const caseTimeout = 2 * time.Minute
 
 // Run runs all cases against the cluster at endpoints. Each case uses keys of its
 // own, named after it, and leaves other keys alone; history is compacted on the way.
@@ -59,6 +59,9 @@ func Run(t *testing.T, endpoints []string) {
 		{"Group/Zombie", testGroupZombie},
 		{"Group/Seek", testGroupSeek},
 		{"Group/Drain", testGroupDrain},
+		{"Group/Batches", testGroupBatches},
+		{"Group/BatchTx", testGroupBatchTx},
+		{"Group/BatchFails", testGroupBatchFails},
 		{"Retention/Messages", testRetentionMessages},
 		{"Retention/Interest", testRetentionInterest},
 		{"Retention/UnderReaders", testTrimUnderReaders},

@@ -173,8 +173,8 @@ func testUndecodable(t *testing.T, h *harness) {
 	require.Equal(t, []string{"x", "y"}, got)
 }
 
-// slowly subscribes and stands still at its first message until others were
-// published, then reads to the end.
+// slowly subscribes and stands still at a message until others were published, then
+// reads to the end.
 func slowly(t *testing.T, h *harness, topic *pubsub.Topic[string], n int, opts ...pubsub.SubOption) (got []string, missed uint64, failure error) {
 	t.Helper()
 	value := strings.Repeat("x", 1000)
@@ -183,26 +183,21 @@ func slowly(t *testing.T, h *harness, topic *pubsub.Topic[string], n int, opts .
 		if err != nil {
 			return got, missed, err
 		}
-		if m.Value == "begin" {
-			// It has joined the feed. Now it stands still under load.
+		switch m.Value {
+		case "first":
+			go func() {
+				if h.joined(topic, 1) { // so that the next one comes through the feed
+					_, _ = topic.Publish(h.ctx, "begin")
+				}
+			}()
+		case "begin":
 			p := topic.Publisher()
 			for i := range n {
 				_, err := p.Publish(h.ctx, fmt.Sprintf("%d %s", i, value))
 				require.NoError(t, err)
 			}
-			_, err := p.Publish(h.ctx, "end")
-			require.NoError(t, err)
 			require.NoError(t, p.Close(h.ctx))
-			// Somebody else is fast, so that the feed has come to the end.
-			for m, err := range topic.Subscribe(h.ctx, pubsub.After(m.Offset)) {
-				require.NoError(t, err)
-				if m.Value == "end" {
-					break
-				}
-			}
-		}
-		if m.Value == "first" {
-			go func() { _, _ = topic.Publish(h.ctx, "begin") }()
+			h.feedTo(topic, "end")
 		}
 		missed += m.Missed
 		if m.Value == "end" {
@@ -212,6 +207,35 @@ func slowly(t *testing.T, h *harness, topic *pubsub.Topic[string], n int, opts .
 		got = append(got, name)
 	}
 	return got, missed, nil
+}
+
+// joined waits until so many subscribers read the feed of a topic.
+func (h *harness) joined(topic *pubsub.Topic[string], n int) bool {
+	for topic.Buffered().Subscribers < n {
+		select {
+		case <-time.After(time.Millisecond):
+		case <-h.ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// feedTo publishes a last message, and waits until the topic's feed has come to it.
+func (h *harness) feedTo(topic *pubsub.Topic[string], last string) {
+	h.t.Helper()
+	before := topic.Buffered().Subscribers
+	done := background(func() error {
+		for m, err := range topic.Subscribe(h.ctx, pubsub.Latest()) { // which reads nothing but the feed
+			if err != nil || m.Value == last {
+				return err
+			}
+		}
+		return nil
+	})
+	require.True(h.t, h.joined(topic, before+1))
+	h.publish(topic, last)
+	require.NoError(h.t, h.wait(done))
 }
 
 // testSlow: a subscriber that stands still costs a bounded buffer, whatever the

@@ -2,6 +2,7 @@ package queuetest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
 
 	"github.com/latchkey-go/latchkey/client"
@@ -88,6 +90,10 @@ func testPoison(t *testing.T, h *harness) {
 			crew.done <- mine.Run(ctx, func(ctx context.Context, j *queue.Job[string]) error {
 				if j.ID == poison {
 					died.Add(1)
+					// What was done before must be known to be.
+					if err := h.left(innocents + 1 - done.count()); err != nil {
+						t.Error(err)
+					}
 					stop()
 					if err := h.c.Revoke(h.ctx, s.ID()); err != nil {
 						t.Error(err)
@@ -153,9 +159,45 @@ func testCompaction(t *testing.T, h *harness) {
 		if i%10 == 0 {
 			require.NoError(t, h.c.Compact(h.ctx, h.c.Seen()))
 		}
+		if i%50 == 0 {
+			_, err := q.Stats(h.ctx)
+			require.NoError(t, err)
+		}
 	}
 	y.wait(h)
 	require.Len(t, y.seen, jobs)
+	h.purgeUnderCompactions(q)
+}
+
+// purgeUnderCompactions has history compacted each time that some jobs were deleted: counting and deleting come to
+// their end all the same.
+func (h *harness) purgeUnderCompactions(q *queue.Queue[string]) {
+	const jobs = 360
+	h.drained(q)
+	var items []queue.Item[string]
+	for range 60 {
+		items = append(items, queue.Item[string]{Value: "later", Opts: []queue.EnqueueOption{queue.Delay(time.Hour)}})
+	}
+	for range jobs / len(items) {
+		_, err := q.EnqueueBatch(h.ctx, items...)
+		require.NoError(h.t, err)
+	}
+	other := h.openWith(h.client(client.Config{DialOptions: []grpc.DialOption{grpc.WithUnaryInterceptor(
+		func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			err := invoke(ctx, method, req, reply, cc, opts...)
+			if res, ok := reply.(*pb.TxnResponse); ok && err == nil {
+				if err := h.c.Compact(ctx, client.Revision(res.Header.Revision)); err != nil && !errors.Is(err, client.ErrCompacted) {
+					h.t.Error(err)
+				}
+			}
+			return err
+		})}}))
+	n, err := other.Purge(h.ctx, queue.Filter{State: queue.Delayed, Limit: 100})
+	require.NoError(h.t, err)
+	require.Equal(h.t, 100, n)
+	n, err = other.Purge(h.ctx, queue.Filter{})
+	require.NoError(h.t, err)
+	require.Equal(h.t, jobs-100, n)
 }
 
 // Many workers do not get in each other's way: almost no transaction fails.

@@ -99,6 +99,7 @@ func testPause(t *testing.T, h *harness) {
 	h.work(q, 2, func(_ context.Context, j *queue.Job[string]) error { started <- j.Value; return nil })
 	h.enqueue(q, "before")
 	wait(h, started)
+	h.drained(q)
 	require.NoError(t, q.Pause(h.ctx))
 	res, err := h.c.Get(h.ctx, "q/jobs/m/pause")
 	require.NoError(t, err)

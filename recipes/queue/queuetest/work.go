@@ -78,10 +78,29 @@ func testPriority(t *testing.T, h *harness) {
 	h.work(q, 1, func(_ context.Context, j *queue.Job[string]) error { y.add(j.Value); return nil },
 		queue.WithConcurrency(1), queue.WithPrefetch(1))
 	got := y.wait(h)
-	// Those that were read first may be claimed before the rest is known.
-	require.True(t, slices.IsSorted(got[3:]), "%v", got)
+	require.True(t, slices.IsSorted(got), "%v", got)
 	_, err = queue.Open[string](h.ctx, h.c, "jobs", queue.WithPriorities(2))
 	require.ErrorIs(t, err, queue.ErrMismatch)
+}
+
+// With weights, each priority has its share of the starts, and none waits for ever.
+func testWeights(t *testing.T, h *harness) {
+	q := h.open(queue.WithShards(1), queue.WithPriorities(2))
+	for i := range 80 {
+		h.enqueue(q, fmt.Sprint(i%2), queue.Priority(i%2))
+	}
+	y := newTally(80)
+	h.work(q, 1, func(_ context.Context, j *queue.Job[string]) error { y.add(j.Value); return nil },
+		queue.WithConcurrency(1), queue.WithPrefetch(1), queue.WithWeights(3, 1))
+	got := y.wait(h)
+	urgent := 0
+	for _, v := range got[:40] {
+		if v == "0" {
+			urgent++
+		}
+	}
+	require.InDelta(t, 30, urgent, 1, "%v", got)
+	require.ErrorIs(t, q.Run(h.ctx, nil, queue.WithWeights(1, 0)), queue.ErrOption)
 }
 
 // A worker that stops lets what runs end, and gives back what it had claimed.
@@ -350,7 +369,7 @@ func testDelay(t *testing.T, h *harness) {
 		y.add(j.Value)
 		return nil
 	})
-	require.Equal(t, []string{"0", "100", "200"}, y.wait(h))
+	require.ElementsMatch(t, []string{"0", "100", "200"}, y.wait(h)) // a slow machine has them all due at once
 	crew.end()
 	var left []queue.Info
 	for in, err := range q.Items(h.ctx, queue.Filter{State: queue.Delayed}) {
@@ -381,6 +400,7 @@ func testCron(t *testing.T, h *harness) {
 		return nil
 	})
 	got := y.wait(h)
+	slices.Sort(got) // ticks may be handled at once
 	stop()
 	for range 3 {
 		require.NoError(t, <-done)

@@ -125,6 +125,43 @@ func testProducer(t *testing.T, h *harness) {
 	h.drained(q)
 }
 
+// A sequence of jobs is packed on its way, in order, and with what some of them
+// ask for.
+func testSequence(t *testing.T, h *harness) {
+	const jobs = 500
+	q := h.open(queue.WithShards(2))
+	items := func(yield func(queue.Item[string]) bool) {
+		for i := range jobs {
+			it := queue.Item[string]{Value: fmt.Sprint(i)}
+			if i%100 == 50 {
+				it.Opts = []queue.EnqueueOption{queue.Group("g")}
+			}
+			if !yield(it) {
+				return
+			}
+		}
+	}
+	var ids []queue.ID
+	for id, err := range q.EnqueueSeq(h.ctx, items, queue.WithPending(128)) {
+		require.NoError(t, err)
+		ids = append(ids, id)
+	}
+	require.Len(t, ids, jobs)
+	res, err := h.c.Get(h.ctx, "q/jobs/i/", client.Prefix(), client.CountOnly())
+	require.NoError(t, err)
+	require.LessOrEqual(t, res.Count, int64(jobs/4), "they share keys")
+	y := newTally(jobs)
+	h.work(q, 1, func(_ context.Context, j *queue.Job[string]) error {
+		if n, err := strconv.Atoi(j.Value); err != nil || ids[n] != j.ID {
+			t.Errorf("job %s has the value %s", j.ID, j.Value)
+		}
+		y.add(j.Value)
+		return nil
+	})
+	y.wait(h)
+	require.Len(t, y.seen, jobs)
+}
+
 // Jobs that share a key fail, and die, each for itself.
 func testProducerFails(t *testing.T, h *harness) {
 	const jobs = 60

@@ -65,8 +65,9 @@ func (s *Shard) Journal(kv KV) {
 	f := s.foreign[worker]
 	switch {
 	case s.token == 0 || worker == s.me || f == nil || kv.Mod <= f.kv.Mod:
-	case kv.Create == 0:
+	case kv.Create == 0 && !s.adopting(worker):
 		s.dropForeign(worker)
+	case kv.Create == 0:
 	default:
 		s.setForeign(worker, kv)
 	}
@@ -80,10 +81,16 @@ func (s *Shard) Journals(kvs []KV) {
 		s.Journal(kv)
 	}
 	for _, worker := range slices.Sorted(maps.Keys(s.foreign)) {
-		if !seen[worker] {
+		if !seen[worker] && !s.adopting(worker) {
 			s.dropForeign(worker)
 		}
 	}
+}
+
+// adopting says that it may be us who have deleted a worker's journal: then the
+// answer tells what became of its claims, which are not anybody's.
+func (s *Shard) adopting(worker string) bool {
+	return s.current != nil && s.current.adopted == worker || s.doubt != nil && s.doubt.adopted == worker
 }
 
 // Gone tells which workers' sessions live.
@@ -102,10 +109,7 @@ func (s *Shard) adopt(w *write, t *Txn) {
 			continue
 		}
 		w.adopted = worker
-		t.If = append(t.If, modIs(f.kv.Key, f.kv.Mod))
-		if s.limits.Planted != BlindAdoption {
-			t.If = append(t.If, missing(WorkerKey(worker)))
-		}
+		t.If = append(t.If, modIs(f.kv.Key, f.kv.Mod), missing(WorkerKey(worker)))
 		t.Then = append(t.Then, del(f.kv.Key))
 		t.Else = append(t.Else, get(f.kv.Key))
 		for _, e := range f.entries {

@@ -99,6 +99,9 @@ type write struct {
 // write asks for the journal to be rewritten if it should say something else
 // than it does. There is one such request at a time.
 func (s *Shard) write(now int64, budget int) {
+	if !s.dirty && !s.wants(budget) {
+		return
+	}
 	w := &write{}
 	key := JournalKey(s.N, s.me)
 	t := Txn{If: []Compare{modIs(key, s.jMod)}, Else: []Op{get(TokenKey(s.N)), get(key)}}
@@ -119,43 +122,91 @@ func (s *Shard) write(now int64, budget int) {
 		return
 	}
 	s.compose(w, &t, now, key)
-	again := &Request{Txn: t}
+	again := &Request{Txn: t, Alone: w.adopted != ""}
 	again.done = func(a *Answer) { s.written(w, a, again.Again) }
 	s.writing, s.dirty, s.current = true, false, w
 	s.wishes = append(s.wishes, again)
 }
 
+// wants says that there may be something to adopt or to claim.
+func (s *Shard) wants(budget int) bool {
+	return s.token != 0 && !s.Draining && (len(s.foreign) > 0 || !s.Paused && budget > 0 && s.Backlog() > 0)
+}
+
 // claim picks what to claim: what is ready, in order. Messages of a group that
 // others run are passed by, and so is what is more of one group than is useful.
 func (s *Shard) claim(w *write, budget int) {
+	if budget <= 0 {
+		return
+	}
 	ahead := make(map[string]int)
-	if budget > 0 {
-		for _, c := range s.claims {
-			if c.Group != "" {
-				ahead[c.Group]++
-			}
+	for _, c := range s.claims {
+		if c.Group != "" {
+			ahead[c.Group]++
 		}
 	}
-	for i, l := range s.lanes {
-		kept := l.items[:0]
-		for _, it := range l.items {
-			if s.claims[it.Key] != nil {
-				continue
-			}
-			if budget <= 0 || len(s.claims)+len(w.added) >= journalMax/4 || s.held(it.Group, ahead) {
-				kept = append(kept, it)
-				continue
-			}
-			ahead[it.Group]++
-			budget -= it.parts()
-			s.seq++
-			w.added = append(w.added, &Claim{
-				Entry: Entry{Key: it.Key, Create: it.Create, Group: it.Group, Parked: it.Crashes > 0},
-				Item:  it, seq: s.seq + int64(i)<<40,
-			})
+	at := make([]int, len(s.lanes)) // how much of each lane was looked at
+	for budget > 0 && len(s.claims)+len(w.added) < journalMax/4 {
+		i := s.turn(at)
+		if i < 0 {
+			break
 		}
-		clear(l.items[len(kept):])
-		l.items = kept
+		l := s.lanes[i]
+		it := l.items[at[i]]
+		if s.claims[it.Key] == nil && s.held(it.Group, ahead) {
+			at[i]++
+			continue
+		}
+		if at[i] == 0 {
+			l.items[0], l.items = nil, l.items[1:]
+		} else {
+			l.items = slices.Delete(l.items, at[i], at[i]+1)
+		}
+		if s.claims[it.Key] != nil {
+			continue
+		}
+		ahead[it.Group]++
+		budget -= it.parts()
+		s.take(i, it.parts())
+		s.seq++
+		c := &Claim{
+			Entry: Entry{Key: it.Key, Create: it.Create, Group: it.Group, Parked: it.Crashes > 0},
+			Item:  it, seq: s.seq,
+		}
+		if s.limits.Weights == nil {
+			c.seq += int64(i) << 40 // started before all that is less urgent
+		}
+		w.added = append(w.added, c)
+	}
+}
+
+// turn returns the lane to claim from, -1 for none: the most urgent one, or with
+// weights the one that has had the least for its own.
+func (s *Shard) turn(at []int) int {
+	best := -1
+	for i, l := range s.lanes {
+		left := len(l.items) > at[i]
+		switch {
+		case len(l.items) == 0 && l.horizon != all:
+			return -1 // it is not known yet whether there is something so urgent
+		case left && s.limits.Weights == nil:
+			return i
+		case left && (best < 0 || l.had < s.lanes[best].had):
+			best = i
+		}
+	}
+	return best
+}
+
+// take counts what is claimed from a lane, by its weight. A lane that had nothing
+// to claim for a while does not make up for that.
+func (s *Shard) take(i, messages int) {
+	l := s.lanes[i]
+	l.had += float64(messages) / float64(s.limits.weight(i))
+	for j, other := range s.lanes {
+		if len(other.items) == 0 {
+			s.lanes[j].had = max(other.had, l.had)
+		}
 	}
 }
 

@@ -39,6 +39,7 @@ type lane struct {
 	items   []*Item // ready, in order; of the due lane: waiting, in order of keys
 	highest string  // key that was ever taken
 	mark    KV
+	had     float64 // messages claimed for each unit of its weight
 }
 
 func newFeed(lanes int) feed {
@@ -330,7 +331,7 @@ func (s *Shard) sweep(i int, l *lane, old int64) {
 	if s.limits.Planted == BlindMark {
 		t.If = t.If[:2]
 	}
-	s.wishes = append(s.wishes, &Request{Txn: t, done: func(a *Answer) {
+	s.wishes = append(s.wishes, &Request{Txn: t, Alone: true, done: func(a *Answer) {
 		if a.Succeeded {
 			l.mark = KV{Key: key, Value: []byte(to), Mod: a.Revision}
 		} else if kv := a.Results[0].one(); kv.Mod > l.mark.Mod {

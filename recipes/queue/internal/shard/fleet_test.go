@@ -129,6 +129,9 @@ func (x *sim) tick() {
 // one step of the whole.
 func (x *sim) step(calm bool) {
 	x.now += int64(x.r.Intn(2))
+	if len(x.parcels) > 0 && x.r.Intn(8) == 0 {
+		x.ship()
+	}
 	switch x.r.Intn(14) {
 	case 0, 1:
 		x.writers[x.r.Intn(len(x.writers))].step()
@@ -158,7 +161,7 @@ func (x *sim) settled() bool {
 			return false
 		}
 	}
-	return len(x.list(ItemPrefix)) == 0 && len(x.net) == 0
+	return len(x.list(ItemPrefix)) == 0 && len(x.net) == 0 && len(x.parcels) == 0
 }
 
 // run lets things happen: first with faults, then until all is done.
@@ -318,7 +321,7 @@ func TestModel(t *testing.T) {
 	require.Greater(t, all.reruns, all.jobs/50, "too little happened")
 	for name, n := range map[string]int{
 		"crashes": all.seen.Crashes, "lost requests": all.seen.Lost, "doubled ones": all.seen.Twice,
-		"drains": all.seen.Drains, "reshardings": all.seen.Reshards, "zombies": 10 * all.seen.Zombies,
+		"shared": all.seen.Shared / 5, "drains": all.seen.Drains, "reshardings": all.seen.Reshards, "zombies": 10 * all.seen.Zombies,
 	} {
 		require.Greater(t, n, seeds, name)
 	}
@@ -347,18 +350,21 @@ func (c *counts) add(o counts) {
 	c.Drains += o.Drains
 	c.Reshards += o.Reshards
 	c.Txs += o.Txs
+	c.Shared += o.Shared
 }
 
 // Each defect that is planted is found within so many seeds.
 func TestModelFindsDefects(t *testing.T) {
 	for name, plant := range map[string]Fault{
-		"ends without comparing the item": BlindEnd,
-		"marks without looking":           BlindMark,
-		"enqueues below the mark":         BlindEnqueue,
-		"crashes are not counted":         UncountedCrash,
-		"chunks go with their first":      ForgottenPart,
-		"groups overtake":                 EarlyGroup,
-		"batches without a number":        BlindBatch,
+		"ends without comparing the item":    BlindEnd,
+		"marks without looking":              BlindMark,
+		"enqueues below the mark":            BlindEnqueue,
+		"claims without comparing the token": BlindClaim,
+		"crashes are not counted":            UncountedCrash,
+		"chunks go with their first":         ForgottenPart,
+		"groups overtake":                    EarlyGroup,
+		"batches without a number":           BlindBatch,
+		"moves of shards are shared":         blindShare,
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := int64(1); seed <= 400; seed++ {

@@ -22,6 +22,8 @@ type sim struct {
 	old    []int // that were, and may have items
 
 	net     []*packet
+	shares  bool     // workers share transactions
+	parcels []parcel // that wait for that
 	writers []*simWriter
 	workers []*simWorker
 	born    int // workers so far
@@ -44,7 +46,7 @@ type fates struct {
 
 // counts are what happened in a run, so that a quiet one can be told.
 type counts struct {
-	Lost, Late, Twice, Crashes, Zombies, Steals, Retries, Redriven, Compactions, Drains, Reshards, Txs int
+	Lost, Late, Twice, Crashes, Zombies, Steals, Retries, Redriven, Compactions, Drains, Reshards, Txs, Shared int
 }
 
 // packet is a request on its way.
@@ -64,6 +66,10 @@ func newSim(seed int64, plant Fault) *sim {
 			want: make(map[string]bool), due: make(map[string]int64), runs: make(map[string]int),
 			ended: make(map[string]int), killed: make(map[string]int), dead: make(map[string]bool),
 		},
+	}
+	x.shares = seed%2 == 0
+	if seed%3 == 0 {
+		x.limits.Weights = []int{3, 1}
 	}
 	x.configure()
 	for i := range 3 {
@@ -603,7 +609,7 @@ func (w *simWorker) pump(s *Shard) {
 		claimed += other.Claimed()
 	}
 	for _, r := range s.Next(w.now, 8-claimed) {
-		w.send(r.Txn, &r.Again, func(a *Answer) {
+		w.share(r, func(a *Answer) {
 			if w.up {
 				r.Answer(a)
 				w.collect(s)

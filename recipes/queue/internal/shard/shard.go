@@ -7,7 +7,17 @@ type Limits struct {
 	Lanes   int
 	Crashes int // a job whose workers died so often is dead
 	Group   int // jobs of one group that run at once
+	// Weights share the claims among the lanes, those without one having 1. Nil: a
+	// lane waits while one before it has something.
+	Weights []int
 	Planted Fault
+}
+
+func (l Limits) weight(lane int) int {
+	if lane < len(l.Weights) {
+		return l.Weights[lane]
+	}
+	return 1
 }
 
 // Fault is a defect that tests plant, to see that they find it.
@@ -19,7 +29,6 @@ const (
 	BlindMark                       // the mark moves without looking at what is below it
 	BlindEnqueue                    // an item is put below the mark
 	BlindClaim                      // a claim does not compare the token
-	BlindAdoption                   // an adoption does not compare the dead worker's session
 	UncountedCrash                  // an adoption does not count
 	ForgottenPart                   // a chunk goes when its first message has ended
 	EarlyGroup                      // a group's next job starts beside the one before
@@ -44,6 +53,7 @@ const (
 type Request struct {
 	Txn   Txn
 	Read  bool // changes nothing
+	Alone bool // writes what other workers' requests have as a condition
 	Again bool // set by the sender when it may have been executed before
 	done  func(a *Answer)
 }
@@ -167,7 +177,7 @@ func (s *Shard) Take(old Token, dead bool) {
 	if dead && old.Worker != "" {
 		t.If = append(t.If, missing(WorkerKey(old.Worker)))
 	}
-	s.wishes = append(s.wishes, &Request{Txn: t, done: func(a *Answer) {
+	s.wishes = append(s.wishes, &Request{Txn: t, Alone: true, done: func(a *Answer) {
 		s.taking = false
 		token := a.Revision
 		if !a.Succeeded {
@@ -241,7 +251,7 @@ func (s *Shard) Flag() {
 	}
 	s.writing, s.flagged = true, true
 	token := s.token
-	s.wishes = append(s.wishes, &Request{Txn: Txn{
+	s.wishes = append(s.wishes, &Request{Alone: true, Txn: Txn{
 		If:   []Compare{modIs(TokenKey(s.N), token)},
 		Then: []Op{put(TokenKey(s.N), []byte(s.me+"!"))},
 		Else: []Op{get(TokenKey(s.N))},
@@ -267,7 +277,7 @@ func (s *Shard) Release() {
 	}
 	token := s.token
 	s.lose()
-	s.wishes = append(s.wishes, &Request{Txn: Txn{
+	s.wishes = append(s.wishes, &Request{Alone: true, Txn: Txn{
 		If:   []Compare{modIs(TokenKey(s.N), token)},
 		Then: []Op{del(TokenKey(s.N))},
 	}, done: func(*Answer) {}})

@@ -6,7 +6,7 @@ import "slices"
 // may be started whose worker has died before: they run one at a time in a
 // worker, so that the guilty one is found. allow is asked last.
 func (s *Shard) Start(now int64, suspect bool, allow func(group string) bool) (Job, bool) {
-	if s.Paused || s.Draining {
+	if s.Paused || s.Draining || len(s.order) == 0 {
 		return Job{}, false
 	}
 	running, blocked := s.groups()
@@ -14,6 +14,9 @@ func (s *Shard) Start(now int64, suspect bool, allow func(group string) bool) (J
 		if c.Group != "" && s.limits.Group == 1 {
 			if blocked[c.Group] {
 				continue
+			}
+			if blocked == nil {
+				blocked = make(map[string]bool)
 			}
 			blocked[c.Group] = true
 		}
@@ -51,10 +54,14 @@ func (s *Shard) crowded(c *Claim, running map[string]int) bool {
 // groups counts the jobs that run, or whose end is under way, by their groups,
 // and tells the groups of which an older claim is not even read.
 func (s *Shard) groups() (running map[string]int, blocked map[string]bool) {
-	running, blocked = make(map[string]int), make(map[string]bool)
 	for _, c := range s.claims {
+		if c.Group == "" {
+			continue
+		}
+		if running == nil {
+			running, blocked = make(map[string]int), make(map[string]bool)
+		}
 		switch {
-		case c.Group == "":
 		case c.running > 0:
 			running[c.Group]++
 		case c.Item == nil:

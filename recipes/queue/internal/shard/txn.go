@@ -48,6 +48,22 @@ type Txn struct {
 	Then, Else []Op
 }
 
+// Bytes is about how much the transaction weighs on its way.
+func (t *Txn) Bytes() (n int) {
+	for _, c := range t.If {
+		n += 32 + len(c.Key) + len(c.End) + len(c.Value)
+	}
+	for _, ops := range [][]Op{t.Then, t.Else} {
+		for _, op := range ops {
+			n += 32 + len(op.Key) + len(op.End) + len(op.Value)
+			if op.Txn != nil {
+				n += op.Txn.Bytes()
+			}
+		}
+	}
+	return n
+}
+
 // KV is a key as it was read.
 type KV struct {
 	Key         string
