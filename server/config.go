@@ -218,7 +218,7 @@ func (c Config) Validate() error {
 	if c.Membership.MaxLearners < 0 {
 		return errors.New("max-learners must not be negative")
 	}
-	if err := errors.Join(c.Auth.validate(), c.Membership.Discovery.validate(c.InitialCluster)); err != nil {
+	if err := errors.Join(c.Auth.validate(), c.Membership.validate(c.InitialCluster)); err != nil {
 		return err
 	}
 	switch c.InitialClusterState {

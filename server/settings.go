@@ -112,8 +112,12 @@ type Membership struct {
 	// ForceNewCluster makes this member the only one of its cluster, keeping
 	// its data: the last resort when a majority is lost for good.
 	ForceNewCluster bool
-	// Discovery finds the members of a new cluster, instead of InitialCluster.
+	// Discovery, or DNS, finds the members of a new cluster, instead of
+	// InitialCluster.
 	Discovery Discovery
+	DNS       DNS
+
+	resolver resolver // net.DefaultResolver but in tests
 }
 
 // Checks configures how a member watches over itself and the others.

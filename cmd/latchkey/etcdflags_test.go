@@ -73,7 +73,8 @@ func TestFlagsWithoutEffect(t *testing.T) {
 func TestFlagsThatAreRefused(t *testing.T) {
 	tests := []struct{ arg, want string }{
 		{"--discovery=http://x/token", "--discovery is not supported: etcd has dropped discovery by its v2 API: use discovery-token and discovery-endpoints"},
-		{"--discovery-srv=example.com", "--discovery-srv is not supported: list the members in initial-cluster, or use discovery-token and discovery-endpoints"},
+		{"--discovery-proxy=http://x", "--discovery-proxy is not supported: etcd has dropped discovery by its v2 API: use discovery-token and discovery-endpoints"},
+		{"--discovery-srv-name=x", "discovery-srv-name is set without discovery-srv"},
 		{"--discovery-fallback=proxy", `--discovery-fallback "proxy": can only be exit, as there is no proxy any more`},
 		{"--snapshot-count=many", `--snapshot-count "many": is not a whole number`},
 		{"--raft-read-timeout=5", `--raft-read-timeout "5": is not a duration such as 10m`},
@@ -151,6 +152,12 @@ func TestFlagsReachTheirFields(t *testing.T) {
 	}
 	require.Equal(t, want, o.config)
 
+	o, err = parseServer([]string{"--discovery-srv=example.com", "--discovery-srv-name=x"}, nil)
+	require.NoError(t, err)
+	require.Empty(t, o.warnings)
+	require.Equal(t, server.DNS{Domain: "example.com", Service: "x"}, o.config.Membership.DNS)
+	_, err = parseServer([]string{"--discovery-srv=example.com", "--initial-cluster=a=http://h:1"}, nil)
+	require.EqualError(t, err, `multiple discovery or bootstrap flags are set. Choose one of "initial-cluster", "discovery-endpoints" or "discovery-srv"`)
 	o, err = parseServer([]string{"--discovery-user=name:pass:word"}, nil)
 	require.NoError(t, err)
 	require.Equal(t, server.Discovery{Username: "name", Password: "pass:word"}, o.config.Membership.Discovery)
