@@ -19,5 +19,6 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	buildTools()
 	goleak.VerifyTestMain(m)
 }

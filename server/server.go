@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/latchkey-go/latchkey/server/internal/audit"
 	"github.com/latchkey-go/latchkey/server/internal/auth"
 	"github.com/latchkey-go/latchkey/server/internal/front"
 	"github.com/latchkey-go/latchkey/server/internal/peer"
@@ -57,6 +58,7 @@ type fronts struct {
 	lease   *rpc.Lease
 	guard   *rpc.Guard
 	tokens  *auth.Tokens
+	audit   *audit.Log    // nil for none
 	http    *front.Server // plain HTTP on addresses of its own
 	metrics *front.Server // metrics and health
 	site    *lateHandler  // what is served over plain HTTP
@@ -225,10 +227,16 @@ func (s *Server) assemble(rec recovered) error {
 	s.loop.patience = uint64(s.requestTimeout / s.loop.tick)
 	s.loop.suspect = suspicion{alive: s.alive}
 	s.publishInitial(rec.machine)
-	if err := s.registerServices(); err != nil {
+	if err := s.openAudit(); err != nil {
 		return err
 	}
-	return s.openSite()
+	if err := s.registerServices(); err != nil {
+		return errors.Join(err, s.front.closeAudit())
+	}
+	if err := s.openSite(); err != nil {
+		return errors.Join(err, s.front.closeAudit())
+	}
+	return nil
 }
 
 // ticksPerHeartbeat makes raft's clock finer than a heartbeat: followers draw
