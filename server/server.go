@@ -138,7 +138,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	if err := s.assemble(rec); err != nil {
 		s.listeners.close()
-		return nil, errors.Join(err, rec.close(), s.lock.Close())
+		return nil, errors.Join(err, s.front.closeAudit(), rec.close(), s.lock.Close())
 	}
 	s.run()
 	return s, nil
@@ -163,7 +163,7 @@ func (s *Server) open(ctx context.Context) (rec recovered, err error) {
 		if err := s.birth(ctx, dir); err != nil {
 			return rec, err
 		}
-	} else if s.cfg.Membership.Discovery.wanted() {
+	} else if m := s.cfg.Membership; m.Discovery.wanted() || m.DNS.wanted() {
 		s.log.Info("discovery is not needed: this member has data", "data-dir", s.cfg.DataDir)
 	}
 	if rec, err = s.recoverMember(dir); err != nil {
@@ -182,6 +182,9 @@ func (s *Server) assemble(rec recovered) error {
 	s.meters.init(s)
 	s.store = newStore(rec.machine)
 	if err := s.assembleAuth(); err != nil {
+		return err
+	}
+	if err := s.openAudit(); err != nil {
 		return err
 	}
 	s.lessor = newLessor(s, s.log)
@@ -227,16 +230,10 @@ func (s *Server) assemble(rec recovered) error {
 	s.loop.patience = uint64(s.requestTimeout / s.loop.tick)
 	s.loop.suspect = suspicion{alive: s.alive}
 	s.publishInitial(rec.machine)
-	if err := s.openAudit(); err != nil {
+	if err := s.registerServices(); err != nil {
 		return err
 	}
-	if err := s.registerServices(); err != nil {
-		return errors.Join(err, s.front.closeAudit())
-	}
-	if err := s.openSite(); err != nil {
-		return errors.Join(err, s.front.closeAudit())
-	}
-	return nil
+	return s.openSite()
 }
 
 // ticksPerHeartbeat makes raft's clock finer than a heartbeat: followers draw
