@@ -21,5 +21,6 @@ func TestMain(m *testing.M) {
 			return
 		}
 	}
+	buildTools()
 	goleak.VerifyTestMain(m)
 }

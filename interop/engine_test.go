@@ -24,7 +24,7 @@ const (
 	healthyTimeout = time.Minute
 	enginePoll     = 200 * time.Millisecond
 	cleanUpTimeout = time.Minute
-	imageBytesMax  = 25 << 20
+	imageBytesMax  = 25_000_000
 )
 
 // engine runs the members of deploy/compose.yaml in containers, with names,

@@ -9,4 +9,7 @@ import (
 )
 
 // Nothing that a test started may run on: neither ours nor etcd's client.
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	buildTools()
+	goleak.VerifyTestMain(m)
+}

@@ -3,6 +3,8 @@ package interop_test
 import (
 	"context"
 	"flag"
+	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -36,6 +38,15 @@ type side struct {
 	maint   pb.MaintenanceClient
 	members pb.ClusterClient
 	called  *calledMethods
+}
+
+// buildTools makes the programs that the tests start, before the time of the first
+// one begins.
+func buildTools() {
+	if err := harness.BuildAll(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, "interop:", err)
+		os.Exit(1)
+	}
 }
 
 func testContext(t *testing.T) context.Context {

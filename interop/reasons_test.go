@@ -67,7 +67,8 @@ func (m masks) count(r reason, differs bool) {
 	}
 }
 
-// requireAll fails a long run in which a reason was not needed.
+// requireAll fails a long run in which a reason was not needed. That of a moment is
+// not, where two servers are asked within the same one.
 func (m masks) requireAll(t *testing.T) {
 	t.Helper()
 	for r := range reasons {
@@ -77,7 +78,9 @@ func (m masks) requireAll(t *testing.T) {
 		require.Contains(t, reasons, r)
 	}
 	for r := range reasons {
-		require.Positive(t, m[r], "never seen: %s", r)
+		if r != remainingTime {
+			require.Positive(t, m[r], "never seen: %s", r)
+		}
 	}
 }
 

@@ -130,8 +130,9 @@ func layoutAt(member string) freshDirs {
 
 // initialMembers computes ids and identity of a new cluster as etcd does: a
 // member is the hash of its peer URLs and the token, the cluster the hash of
-// its members. Equal flags give equal ids on every member.
-func initialMembers(c Config, advertisePeers []string) ([]state.Member, wal.Identity, error) {
+// its members. Equal flags give equal ids on every member. This member's URLs may
+// be named there and advertised as addresses, if same says that they are the same.
+func initialMembers(c Config, advertisePeers []string, same func(a, b []string) bool) ([]state.Member, wal.Identity, error) {
 	spec := c.InitialCluster
 	if spec == "" {
 		parts := make([]string, len(advertisePeers))
@@ -148,7 +149,7 @@ func initialMembers(c Config, advertisePeers []string) ([]state.Member, wal.Iden
 	if !ok {
 		return nil, wal.Identity{}, fmt.Errorf("initial-cluster does not name this member, %q", c.Name)
 	}
-	if !sameURLs(mine, advertisePeers) {
+	if !same(mine, advertisePeers) {
 		return nil, wal.Identity{}, fmt.Errorf("initial-cluster says %q is at %s, but initial-advertise-peer-urls is %s",
 			c.Name, strings.Join(mine, ","), strings.Join(advertisePeers, ","))
 	}

@@ -80,8 +80,9 @@ type Config struct {
 	// ClientTLS and PeerTLS secure the connections of clients and of members;
 	// they are used by the URLs that begin with https.
 	ClientTLS, PeerTLS TLS
-	// Auth, Limits, Web, Membership and Checks are explained at their types.
+	// Auth, Audit, Limits, Web, Membership and Checks are explained at their types.
 	Auth       Auth
+	Audit      Audit
 	Limits     Limits
 	Web        Web
 	Membership Membership
@@ -218,8 +219,11 @@ func (c Config) Validate() error {
 	if c.Membership.MaxLearners < 0 {
 		return errors.New("max-learners must not be negative")
 	}
-	if err := errors.Join(c.Auth.validate(), c.Membership.Discovery.validate(c.InitialCluster)); err != nil {
+	if err := errors.Join(c.Auth.validate(), c.Membership.validate(c.InitialCluster)); err != nil {
 		return err
+	}
+	if c.Audit.Reads && c.Audit.File == "" {
+		return errors.New("audit-log-reads is set without audit-log")
 	}
 	switch c.InitialClusterState {
 	case "new":

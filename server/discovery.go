@@ -62,15 +62,12 @@ type Discovery struct {
 func (d Discovery) wanted() bool { return len(d.Endpoints) > 0 }
 
 // validate has etcd's words.
-func (d Discovery) validate(initialCluster string) error {
+func (d Discovery) validate() error {
 	if (d.Token != "") != d.wanted() {
 		return errors.New("both --discovery-token and --discovery-endpoints must be set")
 	}
 	if slices.ContainsFunc(d.Endpoints, func(e string) bool { return strings.TrimSpace(e) == "" }) {
 		return errors.New("--discovery-endpoints must not contain empty endpoints")
-	}
-	if d.wanted() && initialCluster != "" {
-		return errors.New("multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\" or \"discovery-endpoints\"")
 	}
 	if d.Username != "" && d.Password == "" {
 		return errors.New("--discovery-user needs a password, after a colon or by --discovery-password")

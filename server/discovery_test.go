@@ -40,37 +40,49 @@ func (f *founding) config(name string) server.Config {
 	f.t.Helper()
 	cfg := server.Config{Name: name, DataDir: filepath.Join(f.dir, name)}
 	cfg.Membership.Discovery = server.Discovery{Token: f.token, Endpoints: f.service.Endpoints}
-	for _, s := range []struct {
-		l    *net.Listener
-		urls *[]string
-	}{{&cfg.Sockets.Client, &cfg.ListenClientURLs}, {&cfg.Sockets.Peer, &cfg.ListenPeerURLs}} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(f.t, err)
-		*s.l, *s.urls = l, []string{"http://" + l.Addr().String()}
-	}
+	bindSockets(f.t, &cfg)
 	return cfg
 }
 
 // start starts members beside each other, as each waits for the others.
 func (f *founding) start(configs ...server.Config) []*server.Server {
 	f.t.Helper()
+	return startAll(f.t, configs...)
+}
+
+// bindSockets gives a member sockets that are bound already.
+func bindSockets(t *testing.T, cfg *server.Config) {
+	t.Helper()
+	for _, s := range []struct {
+		l    *net.Listener
+		urls *[]string
+	}{{&cfg.Sockets.Client, &cfg.ListenClientURLs}, {&cfg.Sockets.Peer, &cfg.ListenPeerURLs}} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		*s.l, *s.urls = l, []string{"http://" + l.Addr().String()}
+	}
+}
+
+// startAll starts members beside each other, and returns when they have joined.
+func startAll(t *testing.T, configs ...server.Config) []*server.Server {
+	t.Helper()
 	members, errs := make([]*server.Server, len(configs)), make([]error, len(configs))
 	var group sync.WaitGroup
 	for i, cfg := range configs {
-		group.Go(func() { members[i], errs[i] = server.Start(testContext(f.t), cfg) })
+		group.Go(func() { members[i], errs[i] = server.Start(testContext(t), cfg) })
 	}
 	group.Wait()
 	for i, err := range errs {
-		require.NoError(f.t, err)
-		f.t.Cleanup(members[i].Kill)
+		require.NoError(t, err)
+		t.Cleanup(members[i].Kill)
 	}
 	for _, m := range members {
 		select {
 		case <-m.Ready():
 		case <-m.Done():
-			require.NoError(f.t, m.Err())
-		case <-testContext(f.t).Done():
-			f.t.Fatal("the members did not find each other")
+			require.NoError(t, m.Err())
+		case <-testContext(t).Done():
+			t.Fatal("the members did not find each other")
 		}
 	}
 	return members

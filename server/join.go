@@ -135,11 +135,19 @@ func otherURLs(cluster map[string][]string, name string) (urls []string) {
 // birth makes the directory of a member that has none.
 func (s *Server) birth(ctx context.Context, dir layout) error {
 	advertised := s.listeners.advertisePeers(s.cfg)
+	if s.cfg.Membership.DNS.wanted() {
+		cfg, mine, err := s.findByDNS(ctx, advertised)
+		if err != nil {
+			return err
+		}
+		s.cfg, advertised = cfg, []string{mine}
+	}
+	here := newPlaces(ctx, s.cfg.resolver())
 	if s.cfg.InitialClusterState == "existing" {
 		if s.cfg.Membership.Discovery.wanted() {
 			return errors.New("discovery is for new clusters: one that joins an existing cluster is given initial-cluster")
 		}
-		members, id, err := s.introduce(ctx, advertised)
+		members, id, err := s.introduce(ctx, advertised, here)
 		if err != nil {
 			return err
 		}
@@ -155,9 +163,14 @@ func (s *Server) birth(ctx context.Context, dir layout) error {
 			return err
 		}
 	}
-	members, id, err := initialMembers(s.cfg, advertised)
+	members, id, err := initialMembers(s.cfg, advertised, here.sameURLs)
 	if err != nil {
 		return err
+	}
+	if s.cfg.Membership.DNS.wanted() {
+		for i := range members {
+			members[i].Name = "" // all must begin with the same state, and each knows its own name only
+		}
 	}
 	if mayReturn {
 		if err := s.refuseReturn(ctx, id); err != nil {
@@ -205,7 +218,7 @@ func started(m state.Member) error {
 // introduce finds out, from the members of a running cluster, who this member is
 // among them. Its checks are etcd's: initial-cluster must be what the cluster
 // has, this member included.
-func (s *Server) introduce(ctx context.Context, advertised []string) ([]state.Member, wal.Identity, error) {
+func (s *Server) introduce(ctx context.Context, advertised []string, p *places) ([]state.Member, wal.Identity, error) {
 	fail := func(err error) ([]state.Member, wal.Identity, error) { return nil, wal.Identity{}, err }
 	cluster, err := parseCluster(s.cfg.InitialCluster)
 	if err != nil {
@@ -215,7 +228,7 @@ func (s *Server) introduce(ctx context.Context, advertised []string) ([]state.Me
 	if !ok {
 		return fail(fmt.Errorf("initial-cluster does not name this member, %q", s.cfg.Name))
 	}
-	if !sameURLs(mine, advertised) {
+	if !p.sameURLs(mine, advertised) {
 		return fail(fmt.Errorf("initial-cluster says %q is at %s, but initial-advertise-peer-urls is %s",
 			s.cfg.Name, strings.Join(mine, ","), strings.Join(advertised, ",")))
 	}
@@ -227,7 +240,10 @@ func (s *Server) introduce(ctx context.Context, advertised []string) ([]state.Me
 	if err != nil {
 		return fail(fmt.Errorf("cannot fetch cluster info from peer urls: %w", err))
 	}
-	me, err := match(f.members, cluster, mine, s.cfg.Name)
+	me, err := match(f.members, cluster, mine, s.cfg.Name, sameURLs)
+	if err != nil { // perhaps a host is named here and its address is known there
+		me, err = match(f.members, cluster, mine, s.cfg.Name, p.sameURLs)
+	}
 	if err != nil {
 		return fail(fmt.Errorf("initial-cluster does not agree with cluster %s: %w", hex(f.cluster), err))
 	}
@@ -236,9 +252,9 @@ func (s *Server) introduce(ctx context.Context, advertised []string) ([]state.Me
 
 // match compares the members that there are with those of the initial cluster,
 // and returns the one that has this member's URLs.
-func match(members []state.Member, cluster map[string][]string, mine []string, name string) (me state.Member, _ error) {
+func match(members []state.Member, cluster map[string][]string, mine []string, name string, same func(a, b []string) bool) (me state.Member, _ error) {
 	for _, m := range members {
-		if sameURLs(m.PeerURLs, mine) {
+		if same(m.PeerURLs, mine) {
 			me = m
 		}
 	}
@@ -252,7 +268,7 @@ func match(members []state.Member, cluster map[string][]string, mine []string, n
 	for _, m := range members {
 		known := false
 		for _, urls := range cluster {
-			known = known || sameURLs(m.PeerURLs, urls)
+			known = known || same(m.PeerURLs, urls)
 		}
 		if !known {
 			return me, fmt.Errorf("PeerURLs: no match found for existing member (%s, %s)", hex(m.ID), strings.Join(m.PeerURLs, ","))

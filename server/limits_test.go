@@ -128,7 +128,6 @@ func openBoth(t testing.TB) (s *server.Server, plain, secure string) {
 // Ten thousand idle connections, and thousands that never finish their TLS handshake, keep nobody out.
 func TestIdleConnectionsCostLittle(t *testing.T) {
 	s, plain, secure := openBoth(t)
-	ctx := testContext(t)
 	before := inUse()
 	var puts atomic.Int64
 	stop := make(chan struct{})
@@ -141,7 +140,7 @@ func TestIdleConnectionsCostLittle(t *testing.T) {
 				return
 			default:
 			}
-			if _, err := s.Client().Put(ctx, "k", []byte("v")); err != nil {
+			if _, err := s.Client().Put(t.Context(), "k", []byte("v")); err != nil {
 				putting <- err
 				return
 			}
@@ -153,6 +152,7 @@ func TestIdleConnectionsCostLittle(t *testing.T) {
 		fmt.Sprintf("%s %s %d", crowdGreeted, plain, idle),
 		fmt.Sprintf("%s %s 1500", crowdConnected, secure), fmt.Sprintf("%s %s 1500", crowdHalfHello, secure))
 	defer disperse()
+	ctx := testContext(t) // from now on: on a busy machine it takes long to gather so many
 	at := puts.Load()
 	for _, endpoint := range []string{"http://" + plain, "https://" + secure} {
 		var conf *tls.Config

@@ -92,6 +92,9 @@ func (s *Server) collectCare(e web.Emitter) {
 	e.Counter("latchkey_slow_disk_handovers_total", "Leaderships handed over because of a slow disk.", float64(c.handovers.Load()))
 	e.Counter("latchkey_comparisons_total", "Comparisons of the members' states that all of them answered.", float64(c.checks.Load()))
 	e.Counter("latchkey_divergences_total", "Members that a comparison found to differ.", float64(c.divergences.Load()))
+	if a := s.front.audit; a != nil {
+		e.Counter("latchkey_audit_failures_total", "Lines that the audit log has not taken.", float64(a.Failed()))
+	}
 	e.Counter("latchkey_refusals_total", "Requests refused by the quota or an alarm.", float64(c.refusals.Load()))
 }
 

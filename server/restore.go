@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -94,7 +95,7 @@ func restore(c RestoreConfig) (out Restored, err error) {
 		return out, fmt.Errorf("%w: %w", ErrNotSnapshot, err)
 	}
 	conf.InitialClusterToken += restoredToken(src.About(), bump)
-	members, id, err := initialMembers(conf, conf.AdvertisePeerURLs)
+	members, id, err := initialMembers(conf, conf.AdvertisePeerURLs, newPlaces(context.Background(), conf.resolver()).sameURLs)
 	if err != nil {
 		return out, err
 	}

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/latchkey-go/latchkey/server/internal/audit"
 	"github.com/latchkey-go/latchkey/server/internal/auth"
 	"github.com/latchkey-go/latchkey/server/internal/front"
 	"github.com/latchkey-go/latchkey/server/internal/peer"
@@ -57,6 +58,7 @@ type fronts struct {
 	lease   *rpc.Lease
 	guard   *rpc.Guard
 	tokens  *auth.Tokens
+	audit   *audit.Log    // nil for none
 	http    *front.Server // plain HTTP on addresses of its own
 	metrics *front.Server // metrics and health
 	site    *lateHandler  // what is served over plain HTTP
@@ -136,7 +138,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	if err := s.assemble(rec); err != nil {
 		s.listeners.close()
-		return nil, errors.Join(err, rec.close(), s.lock.Close())
+		return nil, errors.Join(err, s.front.closeAudit(), rec.close(), s.lock.Close())
 	}
 	s.run()
 	return s, nil
@@ -161,7 +163,7 @@ func (s *Server) open(ctx context.Context) (rec recovered, err error) {
 		if err := s.birth(ctx, dir); err != nil {
 			return rec, err
 		}
-	} else if s.cfg.Membership.Discovery.wanted() {
+	} else if m := s.cfg.Membership; m.Discovery.wanted() || m.DNS.wanted() {
 		s.log.Info("discovery is not needed: this member has data", "data-dir", s.cfg.DataDir)
 	}
 	if rec, err = s.recoverMember(dir); err != nil {
@@ -180,6 +182,9 @@ func (s *Server) assemble(rec recovered) error {
 	s.meters.init(s)
 	s.store = newStore(rec.machine)
 	if err := s.assembleAuth(); err != nil {
+		return err
+	}
+	if err := s.openAudit(); err != nil {
 		return err
 	}
 	s.lessor = newLessor(s, s.log)

@@ -31,6 +31,7 @@ func (s *Server) registerServices() error {
 	b := backend{s}
 	limits := rpc.Limits{RequestBytes: s.cfg.MaxRequestBytes, TxnOps: s.cfg.MaxTxnOps}
 	intercept := rpc.Chain(rpc.RequireLeader(b), contentionCodes(s.front.guard.Unary))
+	unary, stream := s.front.audited(intercept, rpc.LearnerStreams(b, s.front.guard.Stream))
 	cfg := front.Config{
 		Codec:           rpc.Codec(),
 		Encoder:         rpc.Encoder(),
@@ -38,8 +39,8 @@ func (s *Server) registerServices() error {
 		MinPingInterval: s.cfg.Limits.KeepAliveMinTime,
 		MaxStreams:      s.cfg.Limits.StreamsPerConnection,
 		GreetTimeout:    s.cfg.Limits.HandshakeTimeout,
-		Intercept:       intercept,
-		InterceptStream: rpc.LearnerStreams(b, s.front.guard.Stream),
+		Intercept:       unary,
+		InterceptStream: stream,
 		Turn:            func() { s.loop.helpIfDue() },
 		Observe:         s.meters.calls,
 		Logger:          s.log,
@@ -52,7 +53,9 @@ func (s *Server) registerServices() error {
 	kv, lease := rpc.NewKV(b, limits).Guarded(s.front.guard), rpc.NewLease(b, b, b).Guarded(s.front.guard)
 	pb.RegisterKVServer(clients, kv)
 	pb.RegisterLeaseServer(clients, lease)
-	rpc.Direct(clients, b, kv, lease, s.front.guard)
+	if s.front.audit == nil { // Direct methods have no interceptors
+		rpc.Direct(clients, b, kv, lease, s.front.guard)
+	}
 	rpc.ServePipes(clients)
 	pb.RegisterClusterServer(clients, rpc.NewCluster(b, b, b))
 	pb.RegisterMaintenanceServer(clients, rpc.NewMaintenance(b, b, b, b))
@@ -60,10 +63,14 @@ func (s *Server) registerServices() error {
 	registerContention(clients, b, kv, lease, intercept)
 	healthpb.RegisterHealthServer(clients, health.NewServer())
 
-	watches := rpc.NewWatch(b, rpc.WatchConfig{
+	watching := rpc.WatchConfig{
 		RequestBytes: s.cfg.MaxRequestBytes, ProgressInterval: s.cfg.WatchProgressInterval, Logger: s.log,
 		Guard: s.front.guard,
-	})
+	}
+	if s.front.audit != nil {
+		watching.Decided = s.front.audit.Watch
+	}
+	watches := rpc.NewWatch(b, watching)
 	pb.RegisterWatchServer(clients, watches)
 	s.front.clients, s.front.watches, s.front.lease = clients, watches, lease
 	return auth.CheckMethods(clients.Methods())

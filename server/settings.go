@@ -81,6 +81,17 @@ type Limits struct {
 	KeepAliveMinTime time.Duration
 }
 
+// Audit configures the audit log: who has asked for what, and with what outcome.
+// Its zero value is none.
+type Audit struct {
+	// File gets a line, a JSON object, for each request that changes something or
+	// that was refused for want of rights. It is appended to. While there is one,
+	// small requests cost a goroutine each.
+	File string
+	// Reads has all other requests written too.
+	Reads bool
+}
+
 // Web configures what the member serves over plain HTTP besides gRPC: the JSON
 // gateway, health, version and metrics.
 type Web struct {
@@ -112,8 +123,12 @@ type Membership struct {
 	// ForceNewCluster makes this member the only one of its cluster, keeping
 	// its data: the last resort when a majority is lost for good.
 	ForceNewCluster bool
-	// Discovery finds the members of a new cluster, instead of InitialCluster.
+	// Discovery, or DNS, finds the members of a new cluster, instead of
+	// InitialCluster.
 	Discovery Discovery
+	DNS       DNS
+
+	resolver resolver // net.DefaultResolver but in tests
 }
 
 // Checks configures how a member watches over itself and the others.

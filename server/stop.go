@@ -139,6 +139,9 @@ func (s *Server) janitor() {
 			s.log.Error("last checkpoint", "err", err)
 		}
 	}
+	if err := s.front.closeAudit(); err != nil {
+		s.log.Error("close audit log", "err", err)
+	}
 	if err := errors.Join(s.appender.log.Close(), s.keeper.store.Close(), s.lock.Close()); err != nil {
 		s.log.Error("close data directory", "err", err)
 	}

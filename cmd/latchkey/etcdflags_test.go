@@ -73,7 +73,8 @@ func TestFlagsWithoutEffect(t *testing.T) {
 func TestFlagsThatAreRefused(t *testing.T) {
 	tests := []struct{ arg, want string }{
 		{"--discovery=http://x/token", "--discovery is not supported: etcd has dropped discovery by its v2 API: use discovery-token and discovery-endpoints"},
-		{"--discovery-srv=example.com", "--discovery-srv is not supported: list the members in initial-cluster, or use discovery-token and discovery-endpoints"},
+		{"--discovery-proxy=http://x", "--discovery-proxy is not supported: etcd has dropped discovery by its v2 API: use discovery-token and discovery-endpoints"},
+		{"--discovery-srv-name=x", "discovery-srv-name is set without discovery-srv"},
 		{"--discovery-fallback=proxy", `--discovery-fallback "proxy": can only be exit, as there is no proxy any more`},
 		{"--snapshot-count=many", `--snapshot-count "many": is not a whole number`},
 		{"--raft-read-timeout=5", `--raft-read-timeout "5": is not a duration such as 10m`},
@@ -105,7 +106,7 @@ func TestFlagsReachTheirFields(t *testing.T) {
 		--peer-cert-allowed-hostname=p5,p6 --peer-cert-allowed-uri=spiffe://a/b,spiffe://c/ --peer-client-cert-file=p8 --peer-client-key-file=p9
 		--peer-skip-client-san-verification --peer-auto-tls=true
 		--tls-min-version=TLS1.2 --tls-max-version=TLS1.3 --cipher-suites TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 --self-signed-cert-validity=2
-		--auth-token=jwt,sign-method=RS256 --auth-token-ttl=7 --bcrypt-cost=4 --history-bytes=8
+		--auth-token=jwt,sign-method=RS256 --auth-token-ttl=7 --audit-log=a1 --audit-log-reads --bcrypt-cost=4 --history-bytes=8
 		--max-concurrent-streams=9 --grpc-keepalive-min-time=10s --max-connections=11 --max-connections-per-host=12
 		--max-watches=13 --max-watches-per-stream=14 --handshake-timeout=15s --max-leases=19
 		--listen-metrics-urls=http://127.0.0.1:1 --listen-client-http-urls=http://127.0.0.1:2 --enable-grpc-gateway=false --cors=a,b
@@ -129,7 +130,8 @@ func TestFlagsReachTheirFields(t *testing.T) {
 			AllowedHostnames: []string{"p5", "p6"}, AllowedURIs: []string{"spiffe://a/b", "spiffe://c/"}, ClientCertFile: "p8", ClientKeyFile: "p9", Auto: true,
 			SkipClientSANVerification: true,
 		},
-		Auth: server.Auth{Token: "jwt,sign-method=RS256", TokenTTL: 7 * time.Second, BcryptCost: 4},
+		Auth:  server.Auth{Token: "jwt,sign-method=RS256", TokenTTL: 7 * time.Second, BcryptCost: 4},
+		Audit: server.Audit{File: "a1", Reads: true},
 		Limits: server.Limits{
 			StreamsPerConnection: 9, KeepAliveMinTime: 10 * time.Second, Connections: 11, ConnectionsPerHost: 12,
 			Watches: 13, WatchesPerStream: 14, HandshakeTimeout: 15 * time.Second, Leases: 19,
@@ -151,6 +153,12 @@ func TestFlagsReachTheirFields(t *testing.T) {
 	}
 	require.Equal(t, want, o.config)
 
+	o, err = parseServer([]string{"--discovery-srv=example.com", "--discovery-srv-name=x"}, nil)
+	require.NoError(t, err)
+	require.Empty(t, o.warnings)
+	require.Equal(t, server.DNS{Domain: "example.com", Service: "x"}, o.config.Membership.DNS)
+	_, err = parseServer([]string{"--discovery-srv=example.com", "--initial-cluster=a=http://h:1"}, nil)
+	require.EqualError(t, err, `multiple discovery or bootstrap flags are set. Choose one of "initial-cluster", "discovery-endpoints" or "discovery-srv"`)
 	o, err = parseServer([]string{"--discovery-user=name:pass:word"}, nil)
 	require.NoError(t, err)
 	require.Equal(t, server.Discovery{Username: "name", Password: "pass:word"}, o.config.Membership.Discovery)

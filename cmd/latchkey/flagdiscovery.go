@@ -9,7 +9,7 @@ import (
 )
 
 // discoveryFlags found a cluster through another one, as etcd's discovery by its
-// v3 API does.
+// v3 API does, or by records in the DNS.
 var discoveryFlags = []flagGroup{
 	{"Discovery of a new cluster's members", []serverFlag{
 		{"discovery-token", "TEXT", "", "names the new cluster, instead of initial-cluster-token",
@@ -38,6 +38,10 @@ var discoveryFlags = []flagGroup{
 		{"discovery-password", "TEXT", "", "that user's password",
 			intoDiscovery(parseText, func(d *server.Discovery) *string { return &d.Password })},
 		{"discovery-fallback", "exit", "exit", "what to do when discovery fails", setDiscoveryFallback},
+		{"discovery-srv", "DOMAIN", "", "find the members by SRV records of this domain instead",
+			into(parseText, func(c *server.Config) *string { return &c.Membership.DNS.Domain })},
+		{"discovery-srv-name", "TEXT", "", "by those of the services etcd-server-TEXT and etcd-server-ssl-TEXT",
+			into(parseText, func(c *server.Config) *string { return &c.Membership.DNS.Service })},
 	}},
 }
 

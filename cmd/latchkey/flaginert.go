@@ -1,11 +1,8 @@
 package main
 
-// Why flags of discovery are refused: a member that ignored them would found a
-// cluster of its own.
-const (
-	noOldDiscovery = "etcd has dropped discovery by its v2 API: use discovery-token and discovery-endpoints"
-	noDNS          = "list the members in initial-cluster, or use discovery-token and discovery-endpoints"
-)
+// noOldDiscovery is why flags that only etcd's help still has are refused, as they
+// are by etcd: a member that ignored them would found a cluster of its own.
+const noOldDiscovery = "etcd has dropped discovery by its v2 API: use discovery-token and discovery-endpoints"
 
 const (
 	sinceCheckpoint = "no request waits for the checkpoint, which is written in the background"
@@ -19,8 +16,6 @@ var inertFlags = []flagGroup{
 	{"Refused", []serverFlag{
 		{"discovery", "URL", "", noOldDiscovery, refused(noOldDiscovery)},
 		{"discovery-proxy", "URL", "", noOldDiscovery, refused(noOldDiscovery)},
-		{"discovery-srv", "DOMAIN", "", noDNS, refused(noDNS)},
-		{"discovery-srv-name", "TEXT", "", noDNS, refused(noDNS)},
 	}},
 	{"Known, but without effect", []serverFlag{
 		{"wal-dir", "DIR", "", "the log is in data-dir, which can be on the fast disk as a whole", nil},

@@ -112,6 +112,10 @@ var operationFlags = []flagGroup{
 		{"log-format", "FORMAT", "text", "text or json", setFormat},
 		{"log-outputs", "OUTPUT,...", "stderr", "stderr, stdout or files to append to", setOutputs},
 		{"logger", "NAME", "zap", "zap, as etcd has no other any more", setLogger},
+		{"audit-log", "FILE", "", "append a line to this file for each change, and each refusal for want of rights",
+			into(parseText, func(c *server.Config) *string { return &c.Audit.File })},
+		{"audit-log-reads", "", "false", "and for all other requests",
+			into(parseSwitch, func(c *server.Config) *bool { return &c.Audit.Reads })},
 	}},
 }
 

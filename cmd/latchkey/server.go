@@ -160,9 +160,23 @@ func summary(c server.Config, id uint64) []slog.Attr {
 		slog.String("data-dir", or(c.DataDir, name+".latchkey")),
 		slog.String("clients", urls(c.ListenClientURLs, "http://127.0.0.1:2379")),
 		slog.String("peers", urls(c.ListenPeerURLs, "http://127.0.0.1:2380")),
-		slog.String("cluster", or(c.InitialCluster, "this member alone")),
+		slog.String("cluster", clusterWord(c)),
 		slog.String("client-tls", tlsWord(c.ListenClientURLs, c.ClientTLS)),
 		slog.String("peer-tls", tlsWord(c.ListenPeerURLs, c.PeerTLS)),
+	}
+}
+
+// clusterWord says who the members of a new cluster are, or how that is found out.
+func clusterWord(c server.Config) string {
+	switch m := c.Membership; {
+	case c.InitialCluster != "":
+		return c.InitialCluster
+	case m.DNS.Domain != "":
+		return "by SRV records of " + m.DNS.Domain
+	case len(m.Discovery.Endpoints) > 0:
+		return "by discovery at " + strings.Join(m.Discovery.Endpoints, ",")
+	default:
+		return "this member alone"
 	}
 }
 

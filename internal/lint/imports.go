@@ -91,6 +91,7 @@ var Rules = map[string]Rule{
 	"server/internal/gate":   {Own: []string{"server/internal/socket"}},
 	"server/internal/front":  {Own: []string{"server/internal/socket"}, External: []string{protobuf, grpc, xnet}},
 	"server/internal/auth":   {Own: []string{"server/internal/state"}, External: []string{etcdAPI, protobuf, grpc, bcrypt, jwt}},
+	"server/internal/audit":  {Own: []string{"server/internal/auth", "server/internal/state"}, External: []string{etcdAPI, protobuf, grpc}},
 	"server/internal/rpc": {
 		Own:      []string{"api/latchkey/v1", "internal/codec", "internal/codec/codecgrpc", "server/internal/auth", "server/internal/front", "server/internal/state", "server/internal/watch"},
 		External: []string{etcdAPI, protobuf, grpc, genproto},
@@ -105,7 +106,7 @@ var Rules = map[string]Rule{
 	},
 	"server": {
 		Own: []string{
-			"api/v3lockpb", "api/v3electionpb", "client", "server/internal/auth", "server/internal/checkpoint",
+			"api/v3lockpb", "api/v3electionpb", "client", "server/internal/audit", "server/internal/auth", "server/internal/checkpoint",
 			"server/internal/contention", "server/internal/disk", "server/internal/front", "server/internal/gate",
 			"server/internal/lease", "server/internal/peer", "server/internal/replica", "server/internal/rpc",
 			"server/internal/secure", "server/internal/state", "server/internal/wal", "server/internal/watch", "server/internal/web",

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -109,6 +112,23 @@ func Build(ctx context.Context, tool Tool) (string, error) {
 		return "", fmt.Errorf("build %s: %w\n%s", tool, err, out)
 	}
 	return path, nil
+}
+
+// buildTimeout bounds BuildAll: all of etcd and Latchkey, compiled from nothing on
+// a busy machine.
+const buildTimeout = 15 * time.Minute
+
+// BuildAll makes all tools. A suite calls it before its first test, whose time must
+// not depend on what the compiler has cached.
+func BuildAll(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, buildTimeout)
+	defer cancel()
+	for _, tool := range slices.Sorted(maps.Keys(toolPackages)) {
+		if _, err := Build(ctx, tool); err != nil && !errors.Is(err, ErrNoLatchkey) {
+			return err
+		}
+	}
+	return nil
 }
 
 // lockFile takes an exclusive lock that the kernel drops with the process.

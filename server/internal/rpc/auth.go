@@ -88,6 +88,15 @@ func (g *Guard) identifyMetadata(ctx context.Context) (auth.Identity, error) {
 	return auth.Identity{User: g.commonName(ctx)}, nil
 }
 
+// Who returns the name of the user who makes a call, as far as he says and is believed.
+func (g *Guard) Who(ctx context.Context) string {
+	id, err := g.identifyMetadata(ctx)
+	if err != nil {
+		return ""
+	}
+	return id.User
+}
+
 func (g *Guard) identifyToken(token string) (auth.Identity, error) {
 	id, ok := g.tokens.Identify(strings.TrimPrefix(token, "Bearer "))
 	if !ok {

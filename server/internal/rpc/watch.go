@@ -58,6 +58,8 @@ type WatchConfig struct {
 	// Guard decides the same after Permit, and ends watchers that a change of users and roles forbids; nil permits
 	// everything.
 	Guard *Guard
+	// Decided, unless nil, is told whether a watch was let pass, or the error that refused it.
+	Decided func(ctx context.Context, r *pb.WatchCreateRequest, err error)
 	// Logger may be nil.
 	Logger *slog.Logger
 }
@@ -312,8 +314,12 @@ func (s *watchStream) create(ctx context.Context, r *pb.WatchCreateRequest) erro
 			return s.refuse(s.refusal(err))
 		}
 	}
-	if err := s.rights.permit(ctx, r); err != nil {
-		return s.refuse(s.refusal(wireError(err)))
+	err := wireError(s.rights.permit(ctx, r))
+	if s.config.Decided != nil {
+		s.config.Decided(ctx, r, err)
+	}
+	if err != nil {
+		return s.refuse(s.refusal(err))
 	}
 	request := watch.Request{
 		ID:       r.GetWatchId(),

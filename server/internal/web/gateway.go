@@ -104,6 +104,7 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	w = &quietWriter{w, cancel}
 	r = r.WithContext(peer.NewContext(ctx, &peer.Peer{Addr: address(r.RemoteAddr)})) // no certificate: it is no user here
+	r.Header.Del("Content-Type")                                                     // it means nothing here, and the runtime writes to the process's log if it is malformed
 	if r.Method != http.MethodPost {
 		g.mux.ServeHTTP(w, r)
 		return
