@@ -115,6 +115,9 @@ func TestEveryMethodAndFieldHasRights(t *testing.T) {
 			requireFields(t, row, m.Input())
 		}
 	}
+	// The stream that carries requests of others is open: they are looked at one by one.
+	require.True(t, rights["/latchkey.v1.Pipe/Carry"].Open)
+	methods++
 	require.Len(t, rights, methods, "a row for a method that there is not")
 	require.Error(t, CheckMethods([]string{"/etcdserverpb.KV/Range", "/etcdserverpb.KV/Other"}))
 }

@@ -104,7 +104,8 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	w = &quietWriter{w, cancel}
 	r = r.WithContext(peer.NewContext(ctx, &peer.Peer{Addr: address(r.RemoteAddr)})) // no certificate: it is no user here
-	r.Header.Del("Content-Type")                                                     // it means nothing here, and the runtime writes to the process's log if it is malformed
+	// The content type means nothing here, and the runtime writes to the process's log if it is malformed.
+	r.Header.Del("Content-Type")
 	if r.Method != http.MethodPost {
 		g.mux.ServeHTTP(w, r)
 		return
