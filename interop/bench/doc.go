@@ -11,7 +11,9 @@
 // # Scenarios
 //
 // Those of the group "official" use the same official etcd client on both sides.
-// Those of "typed" do the same work, on latchkey through this project's client.
+// Those of "typed" do the same work, on latchkey through this project's client, of
+// which a program has one for all its goroutines; the official ones are as many as
+// -conns says, on either side.
 // Those of "recipes" put this project's recipes, over its client on latchkey,
 // beside etcd's own recipe over the official client on etcd. Where etcd has no
 // recipe that does the work, only latchkey has figures; pubfan100 has plain puts

@@ -262,6 +262,9 @@ func measureOne(ctx context.Context, o *options, s scenario, c *harness.Cluster)
 		conns = s.conns
 	}
 	run, ours := s.on(c.Kind)
+	if ours && s.shared {
+		conns = 1
+	}
 	e, err := openEnv(c, workers, conns, ours, o.duration)
 	if err != nil {
 		return nil, err

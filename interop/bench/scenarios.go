@@ -21,8 +21,11 @@ type scenario struct {
 	what    string
 	workers int
 	conns   int // most clients that the workers share; 0 for what -conns says
-	run     runner
-	ours    runner // through this project's client, on latchkey; nil for run
+	// shared has the workers share one client of this project's: a program has one,
+	// whatever the number of its goroutines.
+	shared bool
+	run    runner
+	ours   runner // through this project's client, on latchkey; nil for run
 }
 
 // runner measures a scenario on one cluster.
@@ -66,16 +69,16 @@ var groups = []group{
 		{name: "fan1000", what: "1000 watchers of one key: events delivered", workers: 1000, run: runFanOut},
 	}},
 	{"typed", []scenario{
-		{name: "typed-put1", what: "put1, latchkey through package client", workers: 1, run: runPut, ours: runTypedPut},
-		{name: "typed-put64", what: "put64, as above", workers: 64, run: runPut, ours: runTypedPut},
-		{name: "typed-put512", what: "put512, as above", workers: 512, run: runPut, ours: runTypedPut},
-		{name: "typed-get64", what: "get64, as above", workers: 64, run: runGet(), ours: runTypedGet},
-		{name: "typed-cas64", what: "cas64, as above", workers: 64, run: runCompareAndSwap, ours: runTypedCompareAndSwap},
-		{name: "typed-lease64", what: "lease64, as above", workers: 64, run: runLease, ours: runTypedLease},
+		{name: "typed-put1", what: "put1, latchkey through package client, one for all", workers: 1, run: runPut, ours: runTypedPut},
+		{name: "typed-put64", what: "put64, as above", workers: 64, run: runPut, ours: runTypedPut, shared: true},
+		{name: "typed-put512", what: "put512, as above", workers: 512, run: runPut, ours: runTypedPut, shared: true},
+		{name: "typed-get64", what: "get64, as above", workers: 64, run: runGet(), ours: runTypedGet, shared: true},
+		{name: "typed-cas64", what: "cas64, as above", workers: 64, run: runCompareAndSwap, ours: runTypedCompareAndSwap, shared: true},
+		{name: "typed-lease64", what: "lease64, as above", workers: 64, run: runLease, ours: runTypedLease, shared: true},
 	}},
 	{"recipes", []scenario{
 		{name: "lock1", what: "recipes/lock beside concurrency.Mutex: acquire + release, 1 caller", workers: 1, run: runMutex, ours: runLock},
-		{name: "lock64", what: "acquire + release, 64 names and callers", workers: 64, run: runMutex, ours: runLock},
+		{name: "lock64", what: "acquire + release, 64 names and callers", workers: 64, run: runMutex, ours: runLock, shared: true},
 		{name: "hotlock16", what: "one lock that 16 clients want: hand-offs", workers: 16, conns: 16, run: runHotMutex, ours: runHotLock},
 		{name: "handover", what: "recipes/election beside concurrency.Election: from resigning to the next one's start", workers: 4, conns: 4, run: runResign, ours: runHandOver},
 		{name: "barrier50", what: "recipes/barrier, a double barrier of 50 members on 5 clients: rounds", workers: 50, conns: 5, ours: runBarrier},
