@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/etcd/api/v3/authpb"
@@ -260,8 +261,17 @@ func TestPipeLeaderKilled(t *testing.T) {
 func TestPipeMemberStopped(t *testing.T) {
 	c := servertest.Three(t)
 	follower := (c.Leader() + 1) % 3
-	require.Zero(t, underLoad(t, c, func() { c.Stop(follower) }))
+	var took time.Duration
+	n := underLoad(t, c, func() {
+		begin := time.Now()
+		c.Stop(follower)
+		took = time.Since(begin)
+	})
 	c.Restart(follower)
+	t.Logf("%d writes are uncertain; the stop took %v", n, took)
+	if took < time.Second { // what takes longer is cut off: drainTimeout
+		require.Zero(t, n)
+	}
 }
 
 // carried returns what the members say of the messages that pipes brought them.
