@@ -652,10 +652,15 @@ func TestPipeFlowControl(t *testing.T) {
 		require.Less(t, p.sent, 3*streamWindowBytes/len(one))
 		stuck, answers := p.sent, 0
 		p.must(p.WriteWindowUpdate(0, maxWindow/2))
-		go func() { p.must(p.WriteWindowUpdate(1, maxWindow/2)) }()
+		updated := make(chan struct{})
+		go func() {
+			defer close(updated)
+			p.must(p.WriteWindowUpdate(1, maxWindow/2))
+		}()
 		for answers < stuck {
 			answers += len(p.next().GetResponses())
 		}
+		<-updated
 		p.drain() // all that was sent is answered, and more may be sent
 		p.fill(one)
 		require.Greater(t, p.sent, stuck)
