@@ -30,7 +30,7 @@ func TestAcknowledgementsAreSpaced(t *testing.T) {
 			after  time.Duration
 		}
 		var acks []ack
-		var began time.Time
+		began := time.Now() // virtual: it stands still while they greet
 		read := make(chan struct{})
 		go func() {
 			defer close(read)
@@ -46,7 +46,6 @@ func TestAcknowledgementsAreSpaced(t *testing.T) {
 		}()
 		<-greeted
 		synctest.Wait()
-		began = time.Now()
 		for number := range byte(3) {
 			require.NoError(t, client.WritePing(false, [8]byte{number}))
 			<-time.After(ackInterval / 4) // virtual
@@ -54,10 +53,10 @@ func TestAcknowledgementsAreSpaced(t *testing.T) {
 		<-time.After(2 * ackInterval)
 		require.NoError(t, client.WritePing(false, [8]byte{3}))
 		synctest.Wait()
-		require.Equal(t, []ack{{0, 0}, {1, ackInterval}, {2, ackInterval}, {3, 3*ackInterval/4 + 2*ackInterval}}, acks)
 		_ = theirs.Close()
 		<-read
 		<-done
+		require.Equal(t, []ack{{0, 0}, {1, ackInterval}, {2, ackInterval}, {3, 3*ackInterval/4 + 2*ackInterval}}, acks)
 		r.front.Stop()
 	})
 }
@@ -75,7 +74,7 @@ func TestAcknowledgementsOfAnswers(t *testing.T) {
 		greeted := make(chan struct{})
 		go func() { client.greet(); close(greeted) }()
 		acks := make(map[byte]time.Duration)
-		var began time.Time
+		began := time.Now() // virtual: it stands still while they greet
 		read := make(chan struct{})
 		go func() {
 			defer close(read)
@@ -91,7 +90,6 @@ func TestAcknowledgementsOfAnswers(t *testing.T) {
 		}()
 		<-greeted
 		synctest.Wait()
-		began = time.Now()
 		const ms, nothing = time.Millisecond, -1
 		for _, step := range []struct {
 			at       time.Duration
@@ -119,10 +117,10 @@ func TestAcknowledgementsOfAnswers(t *testing.T) {
 		}
 		<-time.After(time.Second)
 		want := map[byte]time.Duration{0: 0, 1: ackRestInterval, 2: 160 * ms, 3: 170 * ms, 4: 182 * ms}
-		require.Equal(t, want, acks)
 		_ = theirs.Close()
 		<-read
 		<-done
+		require.Equal(t, want, acks)
 		r.front.Stop()
 	})
 }
