@@ -19,6 +19,11 @@ import (
 type taking struct{ *service }
 
 func (s taking) FullDuplexCall(st pb.TestService_FullDuplexCallServer) error {
+	defer func() { // whichever way it learns of its end
+		if cause := context.Cause(st.Context()); errors.Is(cause, errReset) {
+			s.ended <- cause
+		}
+	}()
 	typed := st.(*grpc.GenericServerStream[pb.StreamingOutputCallRequest, pb.StreamingOutputCallResponse])
 	taker := typed.ServerStream.(Taker)
 	for {
@@ -38,7 +43,6 @@ func (s taking) FullDuplexCall(st pb.TestService_FullDuplexCallServer) error {
 		select {
 		case <-taker.Arrived():
 		case <-st.Context().Done():
-			s.ended <- context.Cause(st.Context())
 			return status.FromContextError(st.Context().Err()).Err()
 		}
 	}
