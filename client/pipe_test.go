@@ -318,7 +318,8 @@ func TestPipeHungQueue(t *testing.T) {
 		require.Positive(t, declined.Load())
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		require.Greater(t, p.queued, pipeQueueBytes)
+		// Whoever sends may have taken a message meanwhile.
+		require.Greater(t, p.queued, pipeQueueBytes-pipeBatchBytes-pipeRequestBytesMax)
 		require.LessOrEqual(t, p.queued, pipeQueueBytes+pipeRequestBytesMax)
 		require.Empty(t, p.calls)
 	})
