@@ -276,7 +276,7 @@ func (p *pipe) received(message []byte) error {
 	if first {
 		p.max = 1 // the server says more
 	}
-	err := pipeFields(message, func(number protowire.Number, v uint64, b []byte) error {
+	err := latchkeyv1.Fields(message, func(number protowire.Number, v uint64, b []byte) error {
 		switch {
 		case number == 1 && b != nil:
 			return p.answered(b)
@@ -302,7 +302,7 @@ func (p *pipe) answered(b []byte) error {
 	var id, code uint64
 	var body, text []byte
 	unserved := false
-	err := pipeFields(b, func(number protowire.Number, v uint64, b []byte) error {
+	err := latchkeyv1.Fields(b, func(number protowire.Number, v uint64, b []byte) error {
 		switch {
 		case number == 1 && b == nil:
 			id = v
@@ -377,41 +377,6 @@ func appendPipeRequest(b []byte, id uint64, r request, number latchkeyv1.Method,
 	b = protowire.AppendTag(b, 3, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(size))
 	return codec.AppendSized(b, r.body, size)
-}
-
-// pipeFields calls f with each field of a message: the value of a varint, or the bytes, which are not nil then. Others
-// are unknown, and left out.
-func pipeFields(b []byte, f func(number protowire.Number, v uint64, b []byte) error) error {
-	for len(b) > 0 {
-		number, kind, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		b = b[n:]
-		var v uint64
-		var field []byte
-		switch kind {
-		case protowire.VarintType:
-			v, n = protowire.ConsumeVarint(b)
-		case protowire.BytesType:
-			if field, n = protowire.ConsumeBytes(b); n >= 0 {
-				field = field[:len(field):len(field)]
-			}
-		default:
-			n = protowire.ConsumeFieldValue(number, kind, b)
-		}
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		b = b[n:]
-		if kind != protowire.VarintType && field == nil {
-			continue
-		}
-		if err := f(number, v, field); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // pipeCodec has messages sent and received as the bytes that they are.

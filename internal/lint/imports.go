@@ -89,7 +89,7 @@ var Rules = map[string]Rule{
 	"server/internal/watch":  {Own: []string{"server/internal/state"}, External: []string{etcdAPI, protobuf}},
 	"server/internal/secure": {},
 	"server/internal/gate":   {Own: []string{"server/internal/socket"}},
-	"server/internal/front":  {Own: []string{"server/internal/socket"}, External: []string{protobuf, grpc, xnet}},
+	"server/internal/front":  {Own: []string{"api/latchkey/v1", "server/internal/socket"}, External: []string{protobuf, grpc, xnet}},
 	"server/internal/auth":   {Own: []string{"server/internal/state"}, External: []string{etcdAPI, protobuf, grpc, bcrypt, jwt}},
 	"server/internal/audit":  {Own: []string{"server/internal/auth", "server/internal/state"}, External: []string{etcdAPI, protobuf, grpc}},
 	"server/internal/rpc": {

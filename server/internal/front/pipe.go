@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	latchkeyv1 "github.com/latchkey-go/latchkey/api/latchkey/v1"
 )
 
 const (
@@ -218,7 +220,7 @@ func (c *conn) carry(p *pipe, message []byte) error {
 
 // eachOf calls the functions with what is in a message: the requests, and the ids of those that are given up.
 func eachOf(message []byte, request func(b []byte) error, cancel func(id uint64)) error {
-	return fields(message, func(number protowire.Number, v uint64, b []byte) error {
+	return latchkeyv1.Fields(message, func(number protowire.Number, v uint64, b []byte) error {
 		switch {
 		case number == 1 && b != nil:
 			return request(b)
@@ -241,7 +243,7 @@ func eachOf(message []byte, request func(b []byte) error, cancel func(id uint64)
 // decode takes a request apart. It returns the number of its method.
 func (task *pipeTask) decode(b []byte) (number int32, err error) {
 	call := task.call
-	err = fields(b, func(field protowire.Number, v uint64, b []byte) error {
+	err = latchkeyv1.Fields(b, func(field protowire.Number, v uint64, b []byte) error {
 		switch {
 		case field == 1 && b == nil:
 			call.id = v
@@ -294,42 +296,4 @@ func (p *pipe) cancel(id uint64) {
 		delete(p.calls, id)
 		call.giveUp()
 	}
-}
-
-// fields calls f with each field of a message: the value of a varint, or the bytes, which are not nil then. Others are
-// unknown, and left out.
-func fields(b []byte, f func(number protowire.Number, v uint64, b []byte) error) error {
-	for len(b) > 0 {
-		number, kind, n := protowire.ConsumeTag(b)
-		switch {
-		case n < 0:
-			return protowire.ParseError(n)
-		case number > protowire.MaxValidNumber:
-			return errors.New("the number of a field is too large")
-		}
-		b = b[n:]
-		var err error
-		switch kind {
-		case protowire.VarintType:
-			var v uint64
-			if v, n = protowire.ConsumeVarint(b); n >= 0 {
-				err = f(number, v, nil)
-			}
-		case protowire.BytesType:
-			var field []byte
-			if field, n = protowire.ConsumeBytes(b); n >= 0 {
-				err = f(number, 0, field[:len(field):len(field)])
-			}
-		default:
-			n = protowire.ConsumeFieldValue(number, kind, b)
-		}
-		switch {
-		case n < 0:
-			return protowire.ParseError(n)
-		case err != nil:
-			return err
-		}
-		b = b[n:]
-	}
-	return nil
 }
