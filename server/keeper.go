@@ -111,6 +111,7 @@ func (k *keeper) save() error {
 	k.unsaved.Store(0)
 	k.s.store.with(func(m *state.Machine) { changes, conf = m.TakeChanges(), replica.ConfState(m.Voters()) })
 	if changes.Index <= k.store.Meta().Index {
+		k.store.Rest()
 		return nil
 	}
 	began := time.Now()

@@ -10,13 +10,17 @@ import (
 
 const (
 	// trimInterval is the time between two looks at the heap.
-	trimInterval = 2 * time.Second
-	// A member whose heap has taken less than trimQuietBytes between two looks has
-	// little to do. What its load has left behind is then given back, if that is at
-	// least trimLeastBytes and an eighth of what lives, and if as much was allocated
-	// since the last time: what collections can not free is no reason for another.
-	trimQuietBytes = 4 << 20
-	trimLeastBytes = 6 << 20
+	trimInterval = 500 * time.Millisecond
+	// programInterval is how many looks there are between two at the program's pages.
+	programInterval = 4
+	// A member whose heap has taken less than trimQuietBytes between two looks, at
+	// trimQuietLooks in a row, has little to do: its last checkpoint is written as well.
+	// What its load has left behind is then given back, if that is at least
+	// trimLeastBytes and an eighth of what lives, and if as much was allocated since the
+	// last time: what collections can not free is no reason for another.
+	trimQuietBytes = 256 << 10
+	trimQuietLooks = 3
+	trimLeastBytes = 3 << 20
 	trimShare      = 8
 )
 
@@ -35,14 +39,18 @@ type heapState struct {
 type trimmer struct {
 	last    uint64 // taken, at the last look
 	trimmed uint64 // taken, when it was last due
+	quiet   int    // looks in a row at which little had been taken
 }
 
 // due reports whether it is time, at each look.
 func (t *trimmer) due(h heapState) bool {
-	quiet := h.taken-t.last < trimQuietBytes
+	t.quiet++
+	if h.taken-t.last >= trimQuietBytes {
+		t.quiet = 0
+	}
 	t.last = h.taken
 	least := max(trimLeastBytes, h.live/trimShare)
-	if !quiet || h.held < h.live+least || h.taken-t.trimmed < least {
+	if t.quiet < trimQuietLooks || h.held < h.live+least || h.taken-t.trimmed < least {
 		return false
 	}
 	t.trimmed = h.taken
@@ -55,18 +63,22 @@ func trim(done <-chan struct{}, log *slog.Logger) {
 	var t trimmer
 	ticks := time.NewTicker(trimInterval)
 	defer ticks.Stop()
-	for {
+	for look := 1; ; look++ {
 		select {
 		case <-done:
 			return
 		case <-ticks.C:
 		}
-		if err := giveBackProgram(); err != nil {
-			log.Debug("pages of the program stay resident", "err", err)
-		}
-		if t.due(readHeap()) {
+		heap := t.due(readHeap())
+		if heap {
 			runtime.GC() // a sync.Pool lets go of what it holds at the second collection
 			debug.FreeOSMemory()
+		}
+		// The collections look at tables of the program that nothing else needs.
+		if heap || look%programInterval == 0 {
+			if err := giveBackProgram(); err != nil {
+				log.Debug("pages of the program stay resident", "err", err)
+			}
 		}
 	}
 }
@@ -92,5 +104,7 @@ func readHeap() heapState {
 	for _, s := range samples[2:] {
 		h.held += s.Value.Uint64()
 	}
+	h.live -= min(h.live, uint64(len(ballast)))
+	h.held -= min(h.held, uint64(len(ballast)))
 	return h
 }

@@ -9,19 +9,31 @@ import (
 
 // TestTrimmerWaitsForTheEndOfTheLoad: memory is given back once, after the load, and again only when there is more.
 func TestTrimmerWaitsForTheEndOfTheLoad(t *testing.T) {
-	const mib = 1 << 20
+	const mib, little = 1 << 20, trimQuietBytes / 2
 	var h trimmer
-	require.False(t, h.due(heapState{taken: 100 * mib, live: 20 * mib, held: 60 * mib}), "busy")
-	require.False(t, h.due(heapState{taken: 200 * mib, live: 20 * mib, held: 60 * mib}), "still busy")
-	require.True(t, h.due(heapState{taken: 201 * mib, live: 20 * mib, held: 60 * mib}))
-	require.False(t, h.due(heapState{taken: 202 * mib, live: 18 * mib, held: 19 * mib}), "it was given back")
-	require.False(t, h.due(heapState{taken: 204 * mib, live: 18 * mib, held: 60 * mib}), "holes between what lives")
-	require.False(t, h.due(heapState{taken: 207 * mib, live: 18 * mib, held: 22 * mib}), "too little for a collection")
-	require.True(t, h.due(heapState{taken: 208 * mib, live: 18 * mib, held: 24 * mib}))
-	require.False(t, h.due(heapState{taken: 211 * mib, live: 400 * mib, held: 440 * mib}), "less than an eighth")
-	require.False(t, h.due(heapState{taken: 500 * mib, live: 400 * mib, held: 450 * mib}), "busy")
-	require.True(t, h.due(heapState{taken: 501 * mib, live: 400 * mib, held: 450 * mib}))
-	require.False(t, h.due(heapState{taken: 502 * mib, live: 400 * mib, held: 300 * mib}), "what lives is that of the last collection")
+	now := heapState{taken: 100 * mib, live: 20 * mib, held: 60 * mib}
+	// look lets the member take so many bytes first.
+	look := func(taken uint64, live, held uint64) bool {
+		now = heapState{taken: now.taken + taken, live: live, held: held}
+		return h.due(now)
+	}
+	require.False(t, look(100*mib, 20*mib, 60*mib), "busy")
+	require.False(t, look(100*mib, 20*mib, 60*mib), "still busy")
+	for range trimQuietLooks - 1 {
+		require.False(t, look(little, 20*mib, 60*mib), "just over")
+	}
+	require.True(t, look(little, 20*mib, 60*mib))
+	require.False(t, look(little, 18*mib, 60*mib), "holes between what lives")
+	for range trimLeastBytes/little - 2 {
+		require.False(t, look(little, 18*mib, 60*mib), "little was taken since")
+	}
+	require.False(t, look(little, 18*mib, 18*mib+trimLeastBytes-1), "too little for a collection")
+	require.True(t, look(little, 18*mib, 18*mib+trimLeastBytes))
+	require.False(t, look(100*mib, 400*mib, 450*mib), "busy")
+	for range trimQuietLooks {
+		require.False(t, look(little, 400*mib, 449*mib), "less than an eighth")
+	}
+	require.True(t, look(little, 400*mib, 450*mib))
 }
 
 // TestReadHeap knows the runtime's names.

@@ -115,6 +115,7 @@ type importer struct {
 	db       *bolt.DB
 	tx       *bolt.Tx
 	writer   writer
+	arena    arena
 	pos      position
 	leases   map[int64]bool            // that exist
 	dangling map[string]state.Revision // the newest version of each key whose lease does not
@@ -127,7 +128,8 @@ func (m *importer) begin() (err error) {
 	if m.tx, err = m.db.Begin(true); err != nil {
 		return err
 	}
-	m.writer, m.rows, m.bytes = writer{tx: m.tx, pos: &m.pos}, 0, 0
+	m.arena.reset()
+	m.writer, m.rows, m.bytes = writer{tx: m.tx, pos: &m.pos, arena: &m.arena}, 0, 0
 	return nil
 }
 

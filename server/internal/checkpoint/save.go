@@ -37,9 +37,10 @@ func (s *Store) Save(ch state.Changes, conf *raftpb.ConfState) error {
 	old := p
 	var size int64
 	err = guard(func() error {
+		defer s.arena.reset()
 		return db.Update(func(tx *bolt.Tx) error {
 			p = old
-			w := writer{tx: tx, pos: &p}
+			w := writer{tx: tx, pos: &p, arena: &s.arena}
 			if !ch.Empty() {
 				w.changes(ch)
 			}
@@ -66,11 +67,18 @@ func (s *Store) Save(ch state.Changes, conf *raftpb.ConfState) error {
 	return nil
 }
 
+// Rest lets go of the memory that the last Save leaves for the next one.
+func (s *Store) Rest() {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	s.arena = arena{}
+}
+
 // writer writes rows in a transaction. Its first error stays, and nothing is written after it.
 type writer struct {
 	tx    *bolt.Tx
 	pos   *position
-	arena []byte // values, which bbolt needs until the commit
+	arena *arena // values, which bbolt needs until the commit
 	key   []byte
 	err   error
 }
@@ -168,15 +176,9 @@ func (w *writer) versions(versions []*state.Version, removed []state.Revision) {
 	}
 }
 
-// keep encodes v in the arena. What it returned before never moves: a full chunk is left to its rows.
+// keep encodes v in the arena.
 func (w *writer) keep(v *state.Version) []byte {
-	const chunk = 256 << 10
-	if need := versionSize(v); cap(w.arena)-len(w.arena) < need {
-		w.arena = make([]byte, 0, max(chunk, need))
-	}
-	start := len(w.arena)
-	w.arena = appendVersion(w.arena, v)
-	return w.arena[start:len(w.arena):len(w.arena)]
+	return appendVersion(w.arena.space(versionSize(v)), v)
 }
 
 // remove deletes versions, in revision order. Whether one is a tombstone is in its key, which is looked for.

@@ -57,6 +57,7 @@ type Store struct {
 
 	writing sync.Mutex   // held by Save, Install and Close
 	failed  error        // of the Save that failed, protected by writing
+	arena   arena        // of the Save under way, protected by writing
 	step    func(string) // tests look at the directory between the steps of an Install; nil otherwise
 
 	mu     sync.Mutex // protects what follows, and is never held over I/O
