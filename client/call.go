@@ -31,7 +31,7 @@ func (co *core) call(ctx context.Context, m method, req, resp proto.Message) err
 		return &Error{Op: m.name, Kind: ErrClosed}
 	}
 	r := request{method: m.full, body: req, leader: !m.local}
-	ep := co.pool.ready()
+	ep := co.ready(m)
 	if _, ok := ctx.Deadline(); ok || ep == nil {
 		ctx, cancel := co.bounded(ctx)
 		defer cancel()
@@ -40,7 +40,7 @@ func (co *core) call(ctx context.Context, m method, req, resp proto.Message) err
 	// The first attempt is mostly the only one: it does without a context with a deadline.
 	begin := time.Now()
 	r.limit = co.cfg.RequestTimeout
-	sent, err := co.attempt(ctx, ep, r, resp)
+	sent, err := co.attempt(ctx, ep, m, r, resp)
 	if err == nil {
 		return nil
 	}
@@ -66,11 +66,14 @@ func (co *core) callUntil(ctx context.Context, m method, r request, resp proto.M
 			last.endedBy(ctx)
 			return last
 		}
-		ep, err := co.pool.pick(ctx)
+		ep, err := co.ready(m), error(nil)
+		if ep == nil {
+			ep, err = co.pool.pick(ctx)
+		}
 		if err != nil {
 			return unavailable(m, err, last)
 		}
-		sent, err := co.attempt(ctx, ep, r, resp)
+		sent, err := co.attempt(ctx, ep, m, r, resp)
 		if err == nil {
 			return nil
 		}
@@ -95,15 +98,25 @@ func (co *core) failed(ctx context.Context, m method, ep *endpoint, sent bool, e
 	return last
 }
 
+// ready returns a connected endpoint for a request: the leader's for a write, if it is known. Nil if there is none.
+func (co *core) ready(m method) *endpoint {
+	if m.write {
+		if ep := co.guide.forWrites(); ep != nil {
+			return ep
+		}
+	}
+	return co.pool.ready()
+}
+
 // attempt sends the request to one endpoint, once.
-func (co *core) attempt(ctx context.Context, ep *endpoint, r request, resp proto.Message) (sent bool, err error) {
+func (co *core) attempt(ctx context.Context, ep *endpoint, m method, r request, resp proto.Message) (sent bool, err error) {
 	ep.requests.Add(1)
 	defer ep.requests.Add(-1)
 	proto.Reset(resp)
 	sent, err = co.transport.unary(ctx, ep, r, resp)
 	if err == nil {
 		ep.heard(co.clock.now())
-		co.saw(resp)
+		co.guide.answered(ep, m, co.saw(resp))
 	}
 	return sent, err
 }

@@ -105,6 +105,7 @@ type core struct {
 	cfg       Config
 	log       *slog.Logger
 	pool      *pool
+	guide     *guide
 	transport transport
 	clock     clock
 	keeper    *keeper
@@ -147,6 +148,7 @@ func newCore(cfg Config, tr transport, cl clock) (*core, error) {
 	co := &core{cfg: cfg, log: cfg.Logger, transport: tr, clock: cl, closed: make(chan struct{})}
 	co.ctx, co.cancel = context.WithCancelCause(context.Background())
 	co.keeper = newKeeper(co)
+	co.guide = newGuide(co)
 	co.watches = [2]*watchHub{newWatchHub(co, true), newWatchHub(co, false)}
 	for _, h := range co.watches {
 		h.user = cfg.Username != "" || cfg.Token != nil

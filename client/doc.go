@@ -79,12 +79,14 @@
 //
 // # Failover
 //
-// The client keeps a connection to every endpoint and uses one of them until it fails. It moves to the next at once when
-// the connection breaks (no time is lost), when a member says that it has no leader, when data is not acknowledged by the
-// network for 2 s (where the system supports TCP_USER_TIMEOUT), or when a member with something in flight says nothing
-// for 1 s (2 s with streams only) and then does not answer a health check for 1 s. A lost connection is tried again after
-// 20 ms, then at least four times a second. When no member can be asked, a call waits for one, within its context; the
-// error says why each one could not be reached.
+// The client keeps a connection to every endpoint and uses one of them until it fails. Only writes go to another one: to
+// the leader's, once there are enough of them to look for it. The client moves to the
+// next at once when the connection breaks (no time is lost), when a member says that it has no leader, when data is not
+// acknowledged by the network for 2 s (where the system supports TCP_USER_TIMEOUT), or when a member with something in
+// flight says nothing for 1 s (2 s with streams only) and then does not answer a health check for 1 s. A leader that does
+// not answer a write is left as soon as the others have elected another one. A lost connection is tried again after 20 ms,
+// then at least four times a second. When no member can be asked, a call waits for one, within its context; the error says
+// why each one could not be reached.
 //
 // # Watches
 //
@@ -100,5 +102,5 @@
 // # Goroutines
 //
 // A client runs one goroutine for each endpoint; two while it has watches (four if some go without a leader); two while
-// it has sessions. There is none for a request. [Client.Close] waits for all of them.
+// it has sessions. There is none for a request, and now and then one for a moment that asks who leads. [Client.Close] waits for all of them.
 package client

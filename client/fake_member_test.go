@@ -27,8 +27,9 @@ type fakeMember struct {
 	pb.UnimplementedClusterServer
 	pb.UnimplementedMaintenanceServer
 
-	name  string
-	store *fakeStore
+	name    string
+	cluster *fakeCluster
+	store   *fakeStore
 
 	mu       sync.Mutex // protects what follows
 	server   *grpc.Server
@@ -61,6 +62,7 @@ func (m *fakeMember) start() {
 	pb.RegisterKVServer(m.server, m)
 	pb.RegisterWatchServer(m.server, m)
 	pb.RegisterLeaseServer(m.server, m)
+	pb.RegisterMaintenanceServer(m.server, m)
 	if m.pipes != nil {
 		m.pipes.register(m)
 	}
@@ -152,7 +154,28 @@ func (m *fakeMember) unary(ctx context.Context, req any, info *grpc.UnaryServerI
 	if after != nil {
 		return nil, after
 	}
+	m.sign(resp)
 	return resp, err
+}
+
+// id is the member's.
+func (m *fakeMember) id() uint64 { return uint64(m.name[0]) }
+
+// sign adds who answers, and in which term, to an answer.
+func (m *fakeMember) sign(answer any) {
+	h, ok := answer.(headed)
+	if reign := m.cluster.reign.Load(); ok && reign != nil && h.GetHeader() != nil {
+		h.GetHeader().MemberId, h.GetHeader().RaftTerm = m.id(), reign.term
+	}
+}
+
+// Status knows who leads, if anybody does.
+func (m *fakeMember) Status(context.Context, *pb.StatusRequest) (*pb.StatusResponse, error) {
+	reign := m.cluster.reign.Load()
+	if reign == nil {
+		return nil, rpctypes.ErrGRPCNoLeader
+	}
+	return &pb.StatusResponse{Header: &pb.ResponseHeader{}, Leader: reign.leader.id(), RaftTerm: reign.term}, nil
 }
 
 func (m *fakeMember) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {

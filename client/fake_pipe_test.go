@@ -174,6 +174,7 @@ func (p *fakePipe) execute(ctx context.Context, r *latchkeyv1.Request) (proto.Me
 	if after != nil {
 		return nil, after
 	}
+	p.member.sign(m)
 	return m, err
 }
 

@@ -102,7 +102,7 @@ func (co *core) ask(ctx context.Context, endpoint string, m method, req, resp pr
 	}
 	ctx, cancel := co.bounded(ctx)
 	defer cancel()
-	if _, err := co.attempt(ctx, ep, request{method: m.full, body: req}, resp); err != nil {
+	if _, err := co.attempt(ctx, ep, m, request{method: m.full, body: req}, resp); err != nil {
 		e := judge(m, ep.name, true, err)
 		if ctx.Err() != nil {
 			e.endedBy(ctx)

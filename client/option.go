@@ -117,7 +117,8 @@ func AtRevision(rev Revision) ReadOption {
 }
 
 // Serializable lets the member that is asked answer from its own state: cheaper, and possible without a leader, but the
-// answer may be old, and two such reads may go back in time when the client changes members.
+// answer may be old, older than what this client has written, and two such reads may go back in time when the client
+// changes members.
 func Serializable() ReadOption {
 	return readOption{func(r *pb.RangeRequest) { r.Serializable = true }}
 }

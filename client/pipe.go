@@ -111,7 +111,7 @@ func (p *pipe) do(ctx context.Context, r request, number latchkeyv1.Method, resp
 	if direct {
 		p.send(true)
 	}
-	if err := call.await(ctx, r.limit); err != nil {
+	if err := p.await(ctx, call, r.limit); err != nil {
 		if p.withdraw(id) {
 			return true, true, status.FromContextError(err).Err() // call is not used again
 		}
@@ -130,20 +130,27 @@ func (p *pipe) do(ctx context.Context, r request, number latchkeyv1.Method, resp
 }
 
 // await waits for the answer, and returns why it waits no more if there is none.
-func (call *pipeCall) await(ctx context.Context, limit time.Duration) error {
-	var expired <-chan time.Time
-	if limit > 0 {
-		call.timer.Reset(limit)
-		defer call.timer.Stop()
-		expired = call.timer.C
-	}
-	select {
-	case <-call.done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-expired:
-		return context.DeadlineExceeded
+func (p *pipe) await(ctx context.Context, call *pipeCall, limit time.Duration) error {
+	defer call.timer.Stop()
+	for {
+		wait := leaderSilence
+		if limit > 0 {
+			wait = min(limit, leaderSilence)
+		}
+		call.timer.Reset(wait)
+		select {
+		case <-call.done:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-call.timer.C:
+		}
+		if limit > 0 {
+			if limit -= wait; limit == 0 {
+				return context.DeadlineExceeded
+			}
+		}
+		p.core.guide.doubt(p.ep)
 	}
 }
 

@@ -132,6 +132,7 @@ func (p *pool) ready() *endpoint {
 
 // leave stops using an endpoint, if another is connected.
 func (p *pool) leave(ep *endpoint) {
+	p.core.guide.forget(ep)
 	if at := p.current.Load(); p.endpoints[at] == ep {
 		p.switchFrom(at)
 	}

@@ -16,11 +16,14 @@ func (c *Client) Seen() Revision { return Revision(c.core.seen.Load()) }
 // headed is an answer that tells the revision of its server.
 type headed interface{ GetHeader() *pb.ResponseHeader }
 
-// saw notes the revision that an answer tells.
-func (co *core) saw(answer proto.Message) {
-	if h, ok := answer.(headed); ok {
-		raise(&co.seen, h.GetHeader().GetRevision())
+// saw notes the revision that an answer tells, and returns its header, or nil.
+func (co *core) saw(answer proto.Message) *pb.ResponseHeader {
+	h, ok := answer.(headed)
+	if !ok {
+		return nil
 	}
+	raise(&co.seen, h.GetHeader().GetRevision())
+	return h.GetHeader()
 }
 
 // raise makes a number at least n.

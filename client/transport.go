@@ -88,19 +88,21 @@ type method struct {
 	read bool
 	// local means that a member may answer from its own state, without a leader.
 	local bool
+	// write means that the leader puts the request into the log.
+	write bool
 }
 
 // The RPCs of the client.
 var (
 	methodRange      = method{full: pb.KV_Range_FullMethodName, name: "get", read: true}
 	methodRangeLocal = method{full: pb.KV_Range_FullMethodName, name: "get", read: true, local: true}
-	methodPut        = method{full: pb.KV_Put_FullMethodName, name: "put"}
-	methodDelete     = method{full: pb.KV_DeleteRange_FullMethodName, name: "delete"}
-	methodTxn        = method{full: pb.KV_Txn_FullMethodName, name: "txn"}
+	methodPut        = method{full: pb.KV_Put_FullMethodName, name: "put", write: true}
+	methodDelete     = method{full: pb.KV_DeleteRange_FullMethodName, name: "delete", write: true}
+	methodTxn        = method{full: pb.KV_Txn_FullMethodName, name: "txn", write: true}
 	methodTxnRead    = method{full: pb.KV_Txn_FullMethodName, name: "txn", read: true}
-	methodCompact    = method{full: pb.KV_Compact_FullMethodName, name: "compact"}
-	methodGrant      = method{full: pb.Lease_LeaseGrant_FullMethodName, name: "grant lease"}
-	methodRevoke     = method{full: pb.Lease_LeaseRevoke_FullMethodName, name: "revoke lease"}
+	methodCompact    = method{full: pb.KV_Compact_FullMethodName, name: "compact", write: true}
+	methodGrant      = method{full: pb.Lease_LeaseGrant_FullMethodName, name: "grant lease", write: true}
+	methodRevoke     = method{full: pb.Lease_LeaseRevoke_FullMethodName, name: "revoke lease", write: true}
 	methodTimeToLive = method{full: pb.Lease_LeaseTimeToLive_FullMethodName, name: "lease time to live", read: true}
 	methodLeases     = method{full: pb.Lease_LeaseLeases_FullMethodName, name: "list leases", read: true}
 	methodKeepAlive  = method{full: pb.Lease_LeaseKeepAlive_FullMethodName, name: "keep lease alive", read: true}
