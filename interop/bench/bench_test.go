@@ -66,7 +66,12 @@ func TestLongestGap(t *testing.T) {
 // A name means one scenario or one group, and a scenario without a runner for a
 // side is not run there.
 func TestScenariosHaveNamesOfTheirOwn(t *testing.T) {
-	seen := map[string]bool{failoverName: true}
+	seen := make(map[string]bool)
+	for _, f := range faults {
+		require.False(t, seen[f.name], f.name)
+		seen[f.name] = true
+	}
+	require.True(t, seen[failoverName])
 	for _, g := range groups {
 		require.False(t, seen[g.name], g.name)
 		seen[g.name] = true

@@ -7,6 +7,7 @@
 //	go run ./bench -scenario scale -pairs 1         # a million keys, leases and watches
 //	go run ./bench -only etcd                       # one side alone
 //	go run ./bench -scenario failover -trials 20    # kill -9 of the leader
+//	go run ./bench -scenario hang,stop -trials 20   # SIGSTOP of the leader, and its planned stop
 //
 // # Scenarios
 //

@@ -28,8 +28,29 @@ type putter interface {
 	Close() error
 }
 
-// Failover is one kill -9 of a leader.
+// fault is one way for a leader to go.
+type fault struct {
+	name, what string
+	begin      func(context.Context, *harness.Member) error
+	mend       func(context.Context, *harness.Member) error
+}
+
+// faults are the scenarios that are no load.
+var faults = []fault{
+	{"failover", "kill -9 of the leader",
+		func(_ context.Context, m *harness.Member) error { return m.Kill() },
+		func(ctx context.Context, m *harness.Member) error { return m.Start(ctx) }},
+	{"hang", "SIGSTOP of the leader",
+		func(_ context.Context, m *harness.Member) error { return m.Pause() },
+		func(_ context.Context, m *harness.Member) error { return m.Resume() }},
+	{"stop", "planned stop (SIGTERM) of the leader",
+		func(ctx context.Context, m *harness.Member) error { return m.Terminate(ctx) },
+		func(ctx context.Context, m *harness.Member) error { return m.Start(ctx) }},
+}
+
+// Failover is one fault of a leader.
 type Failover struct {
+	Fault  string        `json:"fault"`
 	Kind   harness.Kind  `json:"kind"`
 	Client string        `json:"client"`
 	Trial  int           `json:"trial"`
@@ -117,12 +138,12 @@ func (w *writer) longestGap(from time.Time) time.Duration {
 	return gap
 }
 
-// failoverTrial kills the leader of a running cluster under the writer's load,
+// failoverTrial takes the leader of a running cluster away under the writer's load,
 // measures, and brings the member back.
-func failoverTrial(ctx context.Context, c *harness.Cluster, client putter) (Failover, error) {
+func failoverTrial(ctx context.Context, f fault, c *harness.Cluster, client putter) (Failover, error) {
 	ctx, cancel := context.WithTimeout(ctx, trialTimeout)
 	defer cancel()
-	out := Failover{Kind: c.Kind}
+	out := Failover{Fault: f.what, Kind: c.Kind}
 	leader, err := c.Leader(ctx)
 	if err != nil {
 		return out, err
@@ -131,36 +152,36 @@ func failoverTrial(ctx context.Context, c *harness.Cluster, client putter) (Fail
 	writing, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { w.run(writing) })
-	err = killUnderLoad(ctx, c.Members[leader], w, &out)
+	err = f.underLoad(ctx, c.Members[leader], w, &out)
 	stop()
 	wg.Wait()
 	if err != nil {
 		return out, err
 	}
 	out.Failed, out.Done = w.failed, len(w.times)
-	if err := c.Members[leader].Start(ctx); err != nil {
+	if err := f.mend(ctx, c.Members[leader]); err != nil {
 		return out, err
 	}
 	_, err = c.Leader(ctx)
 	return out, err
 }
 
-func killUnderLoad(ctx context.Context, leader *harness.Member, w *writer, out *Failover) error {
+func (f *fault) underLoad(ctx context.Context, leader *harness.Member, w *writer, out *Failover) error {
 	start := time.Now()
 	for !w.steady(start, steadyBefore) {
 		if err := wait(ctx, observationGap); err != nil {
-			return fmt.Errorf("wait for steady writes before the kill: %w", err)
+			return fmt.Errorf("wait for steady writes before the fault: %w", err)
 		}
 	}
-	killed := time.Now()
-	if err := leader.Kill(); err != nil {
+	began := time.Now()
+	if err := f.begin(ctx, leader); err != nil {
 		return err
 	}
-	for !w.steady(killed.Add(steadyGap), steadyAfter) {
+	for !w.steady(began.Add(steadyGap), steadyAfter) {
 		if err := wait(ctx, observationGap); err != nil {
-			return fmt.Errorf("wait for steady writes after the kill: %w", err)
+			return fmt.Errorf("wait for steady writes after the fault: %w", err)
 		}
 	}
-	out.Gap = w.longestGap(killed)
+	out.Gap = w.longestGap(began)
 	return nil
 }

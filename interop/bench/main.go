@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,14 +18,14 @@ import (
 	"github.com/latchkey-go/latchkey/interop/harness"
 )
 
-// failoverName is the scenario that is no load but a fault.
+// failoverName is the fault that is measured by default.
 const failoverName = "failover"
 
 // options is the command line.
 type options struct {
 	scenarios []scenario
 	scales    []scaleScenario
-	failover  bool
+	faults    []fault
 	kinds     []harness.Kind
 	pairs     int
 	trials    int
@@ -86,7 +87,10 @@ func parse(args []string) (*options, error) {
 	for _, s := range allScenarios() {
 		names = append(names, s.name)
 	}
-	names = append(names, failoverName, scaleGroup)
+	for _, f := range faults {
+		names = append(names, f.name)
+	}
+	names = append(names, scaleGroup)
 	for _, s := range scaleScenarios {
 		names = append(names, s.name)
 	}
@@ -95,7 +99,7 @@ func parse(args []string) (*options, error) {
 	list := fs.String("scenario", groups[0].name+","+failoverName, "`list` of scenarios and groups of them, comma separated")
 	only := fs.String("only", "", "measure one `kind` alone: etcd or latchkey")
 	fs.IntVar(&o.pairs, "pairs", 10, "pairs of runs")
-	fs.IntVar(&o.trials, "trials", 20, "leader kills a side and client")
+	fs.IntVar(&o.trials, "trials", 20, "faults a side and client")
 	fs.DurationVar(&o.duration, "duration", 5*time.Second, "measured window of a run")
 	fs.IntVar(&o.clients, "clients", 0, "concurrent clients; 0 for each scenario's own number")
 	fs.IntVar(&o.conns, "conns", 16, "gRPC clients that the concurrent clients share")
@@ -127,9 +131,10 @@ func parse(args []string) (*options, error) {
 		found, scales := findScenarios(name), findScale(name)
 		o.scenarios = append(o.scenarios, found...)
 		o.scales = append(o.scales, scales...)
+		fault := slices.IndexFunc(faults, func(f fault) bool { return f.name == name })
 		switch {
-		case name == failoverName:
-			o.failover = true
+		case fault >= 0:
+			o.faults = append(o.faults, faults[fault])
 		case len(found)+len(scales) == 0:
 			return nil, fmt.Errorf("-scenario: no %q; there are %s", name, strings.Join(names, ", "))
 		}
@@ -151,8 +156,10 @@ func measureAll(ctx context.Context, o *options, r *Report) error {
 	if err := measureScales(ctx, o, r); err != nil {
 		return err
 	}
-	if o.failover {
-		return measureFailovers(ctx, o, r)
+	for _, f := range o.faults {
+		if err := measureFailovers(ctx, o, r, f); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -277,7 +284,7 @@ func measureOne(ctx context.Context, o *options, s scenario, c *harness.Cluster)
 	return r, nil
 }
 
-func measureFailovers(ctx context.Context, o *options, r *Report) (err error) {
+func measureFailovers(ctx context.Context, o *options, r *Report, of fault) (err error) {
 	clusters, closeAll, err := startAll(ctx, o)
 	if err != nil {
 		return err
@@ -291,13 +298,13 @@ func measureFailovers(ctx context.Context, o *options, r *Report) (err error) {
 				if err != nil {
 					return err
 				}
-				f, err := failoverTrial(ctx, c, client)
+				f, err := failoverTrial(ctx, of, c, client)
 				if err = errors.Join(err, client.Close()); err != nil {
-					return fmt.Errorf("failover of %s through the %s: %w", c.Kind, p.name, err)
+					return fmt.Errorf("%s of %s through the %s: %w", of.name, c.Kind, p.name, err)
 				}
 				f.Client, f.Trial = p.name, trial
 				r.Failovers = append(r.Failovers, f)
-				progress("failover %d/%d  %-8s %s: gap %v, %d succeeded, %d failed", trial+1, o.trials,
+				progress("%s %d/%d  %-8s %s: gap %v, %d succeeded, %d failed", of.name, trial+1, o.trials,
 					c.Kind, p.name, f.Gap.Round(time.Millisecond), f.Done, f.Failed)
 			}
 		}

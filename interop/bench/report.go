@@ -204,13 +204,13 @@ func (r *Report) writeFailovers(w io.Writer) {
 	gaps := make(map[string][]float64)
 	failed := make(map[string]int64)
 	for _, f := range r.Failovers {
-		name := fmt.Sprintf("%s through the %s", f.Kind, f.Client)
+		name := fmt.Sprintf("%s, longest gap of a 1 kHz writer, %s through the %s", f.Fault, f.Kind, f.Client)
 		gaps[name] = append(gaps[name], float64(f.Gap)/float64(time.Millisecond))
 		failed[name] += f.Failed
 	}
 	for _, name := range slices.Sorted(maps.Keys(gaps)) {
 		g := gaps[name]
-		fmt.Fprintf(w, "kill -9 of the leader, longest gap of a 1 kHz writer, %s: median %.0f ms, least %.0f, most %.0f of %d (%d puts reported as failed)\n",
+		fmt.Fprintf(w, "%s: median %.0f ms, least %.0f, most %.0f of %d (%d puts reported as failed)\n",
 			name, median(g), slices.Min(g), slices.Max(g), len(g), failed[name])
 	}
 }
