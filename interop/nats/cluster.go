@@ -18,9 +18,10 @@ import (
 )
 
 const (
-	members      = 3
-	startTimeout = time.Minute
-	ticksPerS    = 100 // USER_HZ
+	members        = 3
+	startTimeout   = time.Minute
+	attemptTimeout = 2 * time.Second
+	ticksPerS      = 100 // USER_HZ
 )
 
 // cluster is three servers.
@@ -97,7 +98,10 @@ func (c *cluster) await(ctx context.Context) error {
 		return err
 	}
 	for {
-		_, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "ready", Replicas: members})
+		// A question that comes before there is a leader is never answered.
+		attempt, done := context.WithTimeout(ctx, attemptTimeout)
+		_, err := js.CreateStream(attempt, jetstream.StreamConfig{Name: "ready", Replicas: members})
+		done()
 		if err == nil {
 			return js.DeleteStream(ctx, "ready")
 		}
