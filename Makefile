@@ -45,8 +45,8 @@ bench-scale: ## measure a million keys, leases and watches against etcd: make be
 
 pgo: ## profile the servers under a mixed load, for the compiler: cmd/latchkey/default.pgo
 	rm -rf bin/pgo
-	cd interop && go run ./bench -only latchkey -pairs 1 -profile ../bin/pgo -scenario put1,put64,put512,get64,sget64,cas64,lease64,mutex64,fan1000
-	go tool pprof -proto bin/pgo/*.pb.gz > cmd/latchkey/default.pgo
+	cd interop && go run ./bench -only latchkey -pairs 1 -profile ../bin/pgo -scenario put1,put64,put512,get64,sget64,cas64,lease64,mutex64,fan1000,typed-put64,typed-put512,typed-get64,typed-cas64
+	go tool pprof -proto bin/pgo/m[0-9]-[0-9].pb.gz > cmd/latchkey/default.pgo
 
 interop: ## run the official etcd client and tools against latchkey
 	cd interop && go test ./...
