@@ -27,9 +27,8 @@ type fakeMember struct {
 	pb.UnimplementedClusterServer
 	pb.UnimplementedMaintenanceServer
 
-	name    string
-	cluster *fakeCluster
-	store   *fakeStore
+	name  string
+	store *fakeStore
 
 	mu       sync.Mutex // protects what follows
 	server   *grpc.Server
@@ -164,14 +163,14 @@ func (m *fakeMember) id() uint64 { return uint64(m.name[0]) }
 // sign adds who answers, and in which term, to an answer.
 func (m *fakeMember) sign(answer any) {
 	h, ok := answer.(headed)
-	if reign := m.cluster.reign.Load(); ok && reign != nil && h.GetHeader() != nil {
+	if reign := m.store.reign.Load(); ok && reign != nil && h.GetHeader() != nil {
 		h.GetHeader().MemberId, h.GetHeader().RaftTerm = m.id(), reign.term
 	}
 }
 
 // Status knows who leads, if anybody does.
 func (m *fakeMember) Status(context.Context, *pb.StatusRequest) (*pb.StatusResponse, error) {
-	reign := m.cluster.reign.Load()
+	reign := m.store.reign.Load()
 	if reign == nil {
 		return nil, rpctypes.ErrGRPCNoLeader
 	}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -17,6 +18,8 @@ import (
 // fakeStore is the state that the members of a fake cluster share: one list of events, from which everything is read
 // anew each time. Slow, and simple enough to be believed.
 type fakeStore struct {
+	reign atomic.Pointer[fakeReign] // nil: no answer tells a term
+
 	mu        sync.Mutex // protects everything
 	changed   chan struct{}
 	rev       int64

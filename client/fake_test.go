@@ -7,7 +7,6 @@ import (
 	"math"
 	"net"
 	"slices"
-	"sync/atomic"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
@@ -16,7 +15,6 @@ import (
 type fakeCluster struct {
 	store   *fakeStore
 	members map[string]*fakeMember
-	reign   atomic.Pointer[fakeReign] // nil: no answer tells a term
 }
 
 // fakeReign is who leads, as the members tell it. Each of them executes whatever it is asked to.
@@ -28,17 +26,17 @@ type fakeReign struct {
 // lead has a member lead in the next term.
 func (f *fakeCluster) lead(m *fakeMember) {
 	next := &fakeReign{term: 1, leader: m}
-	if old := f.reign.Load(); old != nil {
+	if old := f.store.reign.Load(); old != nil {
 		next.term += old.term
 	}
-	f.reign.Store(next)
+	f.store.reign.Store(next)
 }
 
 // newFakeCluster starts members named a, b, c, ...
 func newFakeCluster(n int) *fakeCluster {
 	f := &fakeCluster{store: newFakeStore(), members: make(map[string]*fakeMember)}
 	for i := range n {
-		m := &fakeMember{name: string(rune('a' + i)), cluster: f, store: f.store, calls: make(map[string]int), broken: make(chan struct{})}
+		m := &fakeMember{name: string(rune('a' + i)), store: f.store, calls: make(map[string]int), broken: make(chan struct{})}
 		m.start()
 		f.members[m.name] = m
 	}

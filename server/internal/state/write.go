@@ -1,12 +1,18 @@
 package state
 
 import (
+	"strings"
+
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
 // victimsKept bounds the working space that a range delete leaves for the next one, in keys.
 const victimsKept = 4096
+
+// pinnedBytes is how large a value is whose key a tombstone takes a copy of. The key and the value are the memory of one
+// request, which would stay whole until a compaction.
+const pinnedBytes = 64
 
 // putResponse is a response and its header in one allocation.
 type putResponse struct {
@@ -106,6 +112,9 @@ func (m *Machine) deleteRange(r *pb.DeleteRangeRequest) *pb.DeleteRangeResponse 
 func (m *Machine) delete(prev *Version) {
 	m.counts.Deletes++
 	t := &Version{Key: prev.Key, Deleted: true}
+	if len(prev.Value) >= pinnedBytes {
+		t.Key = strings.Clone(prev.Key)
+	}
 	m.stamp(t)
 	m.live.Delete(t.Key)
 	m.dead.Set(t.Key, t)

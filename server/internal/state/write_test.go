@@ -1,7 +1,9 @@
 package state
 
 import (
+	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -138,6 +140,23 @@ func TestDeleteRange(t *testing.T) {
 }
 
 // The deletes of one range share its revision and are numbered in the order of the keys; without prev_kv none come back.
+// What a deleted key held is not kept until the next compaction: key and value are the memory of one request.
+func TestTombstoneHoldsNoValue(t *testing.T) {
+	f := newFixture(t)
+	body := []byte("key" + strings.Repeat("v", pinnedBytes))
+	require.NoError(t, f.try(KindPut, &pb.PutRequest{Key: body[:3:3], Value: body[3:]}).Err)
+	live, _ := f.m.live.Get("key")
+	require.Same(t, &body[0], unsafe.StringData(live.Key))
+	f.delete("key")
+	dead, _ := f.m.dead.Get("key")
+	require.Equal(t, "key", dead.Key)
+	require.NotSame(t, &body[0], unsafe.StringData(dead.Key))
+	f.m.dead.Scan(func(key string, _ *Version) bool {
+		require.NotSame(t, &body[0], unsafe.StringData(key))
+		return true
+	})
+}
+
 func TestDeleteRangeEvents(t *testing.T) {
 	f := newFixture(t)
 	f.put("b=1", "a=2")
