@@ -74,16 +74,16 @@ func changesRoster(entries [][]state.Command) bool {
 // was applied; it is called for one roster after the other.
 func (s *Server) followMembers(r *roster) {
 	id := s.identity.MemberID
-	rank := 0
+	var elder []uint64
 	for _, m := range r.members {
 		if !m.Learner && m.ID < id {
-			rank++
+			elder = append(elder, m.ID)
 		}
 		if m.ID == id {
 			s.learner.Store(m.Learner)
 		}
 	}
-	s.loop.do(func(*replica.Replica) { s.loop.suspect.rank = rank })
+	s.loop.do(func(*replica.Replica) { s.loop.suspect.elder = elder })
 	s.rosterMu.Lock()
 	defer s.rosterMu.Unlock()
 	before := s.roster

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"slices"
 	"time"
 
 	"github.com/latchkey-go/latchkey/server/internal/replica"
@@ -17,9 +18,9 @@ import (
 //
 // It is owned by the loop.
 type suspicion struct {
-	leader uint64 // suspected; 0 for none
-	ticks  int    // of suspicionTick since the connection broke
-	rank   int    // this member's place among those who might campaign
+	leader uint64   // suspected; 0 for none
+	ticks  int      // of suspicionTick since the connection broke
+	elder  []uint64 // the voters that campaign before this member
 	alive  func(id uint64) bool
 }
 
@@ -42,6 +43,16 @@ func (s *suspicion) broken(r *replica.Replica, id uint64) {
 	}
 }
 
+// campaignTick is when this member campaigns: the first of those who are left at
+// once, and each of the others somewhat later.
+func (s *suspicion) campaignTick() int {
+	place := len(s.elder)
+	if slices.Contains(s.elder, s.leader) {
+		place--
+	}
+	return forgetTicks + place*campaignTicks + 1
+}
+
 // any reports whether a leader is suspected.
 func (s *suspicion) any() bool { return s.leader != 0 }
 
@@ -54,9 +65,9 @@ func (s *suspicion) tick(r *replica.Replica) {
 	switch leader := r.Status().Leader; {
 	case s.ticks == forgetTicks && leader == s.leader && !s.alive(s.leader):
 		r.ForgetLeader()
-	case leader != 0 || s.ticks > forgetTicks+s.rank*campaignTicks+1:
+	case leader != 0 || s.ticks > s.campaignTick():
 		s.leader = 0
-	case s.ticks == forgetTicks+s.rank*campaignTicks+1:
+	case s.ticks == s.campaignTick():
 		r.Campaign()
 		s.leader = 0
 	}
