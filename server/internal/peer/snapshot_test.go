@@ -243,12 +243,12 @@ func TestSnapshotOneAtATimeAndClose(t *testing.T) {
 		t.Run(closer, func(t *testing.T) {
 			b := newBlob(16 << 20) // more than the windows hold
 			sender, receiver, _ := snapshotPair(t, b)
-			started, ended := make(chan struct{}), make(chan error, 1)
+			started, left, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 			receiver.onSnapshot = func(_ uint64, _ *raftpb.Message, r io.Reader) error {
 				_, err := io.ReadFull(r, make([]byte, 1))
 				close(started)
 				if err == nil {
-					_, err = io.Copy(slowly{receiver.ctx.Done(), sender.ctx.Done()}, r)
+					_, err = io.Copy(slowly{receiver.ctx.Done(), left}, r)
 				}
 				ended <- err
 				return err
@@ -260,6 +260,7 @@ func TestSnapshotOneAtATimeAndClose(t *testing.T) {
 			require.False(t, wait(t, sender.sent))
 			if closer == "sender" {
 				sender.Close()
+				close(left) // not before: a receiver that is quick might get it all
 			} else {
 				receiver.Close()
 			}
