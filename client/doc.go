@@ -102,5 +102,6 @@
 // # Goroutines
 //
 // A client runs one goroutine for each endpoint; two while it has watches (four if some go without a leader); two while
-// it has sessions. There is none for a request, and now and then one for a moment that asks who leads. [Client.Close] waits for all of them.
+// it has sessions. There is none for a request, and now and then one for a moment that asks who leads. [Client.Close]
+// waits for all of them.
 package client
