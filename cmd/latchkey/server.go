@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -146,13 +147,13 @@ func (a *app) tuneRuntime(c server.Config) (started func()) {
 	if a.getenv("GOGC") != "" {
 		return func() {}
 	}
-	ballast = make([]byte, ballastBytes)
+	ballast.CompareAndSwap(nil, new([ballastBytes]byte))
 	debug.SetGCPercent(startGCPercent)
 	return func() { debug.SetGCPercent(gcPercent) }
 }
 
-// ballast is of ballastBytes once tuneRuntime has run.
-var ballast []byte
+// ballast is there once tuneRuntime has run, one however many members a process has.
+var ballast atomic.Pointer[[ballastBytes]byte]
 
 // summary is what one wants to see of a member when it starts.
 func summary(c server.Config, id uint64) []slog.Attr {

@@ -104,7 +104,9 @@ func readHeap() heapState {
 	for _, s := range samples[2:] {
 		h.held += s.Value.Uint64()
 	}
-	h.live -= min(h.live, uint64(len(ballast)))
-	h.held -= min(h.held, uint64(len(ballast)))
+	if ballast.Load() != nil {
+		h.live -= min(h.live, ballastBytes)
+		h.held -= min(h.held, ballastBytes)
+	}
 	return h
 }

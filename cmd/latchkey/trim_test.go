@@ -2,9 +2,12 @@ package main
 
 import (
 	"runtime"
+	"runtime/debug"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/latchkey-go/latchkey/server"
 )
 
 // TestTrimmerWaitsForTheEndOfTheLoad: memory is given back once, after the load, and again only when there is more.
@@ -47,4 +50,22 @@ func TestReadHeap(t *testing.T) {
 	require.GreaterOrEqual(t, after.taken-before.taken, uint64(len(kept)))
 	require.GreaterOrEqual(t, after.held, uint64(len(kept)))
 	runtime.KeepAlive(kept)
+}
+
+// A process may start a member while another one runs in it, as the tests here do.
+func TestMemberStartsBesideAnother(t *testing.T) {
+	before := debug.SetGCPercent(gcPercent)
+	defer debug.SetGCPercent(before)
+	a := &app{}
+	a.tuneRuntime(server.Config{})()
+	looked := make(chan struct{})
+	go func() {
+		defer close(looked)
+		readHeap() // as the first member's trim does at any time
+	}()
+	first := ballast.Load()
+	a.tuneRuntime(server.Config{})()
+	<-looked
+	require.NotNil(t, first)
+	require.Same(t, first, ballast.Load())
 }
