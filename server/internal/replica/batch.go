@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"go.etcd.io/raft/v3/raftpb"
 )
 
 // Batch is what one log entry carries: the commands that were packed together, and the header that decides whether
@@ -100,6 +102,18 @@ func decodeBatchHeader(buf []byte) (b Batch, count uint64, rest []byte, err erro
 		return Batch{}, 0, nil, fmt.Errorf("%w: %d commands in %d bytes", ErrBadBatch, count, len(rest))
 	}
 	return b, count, rest, nil
+}
+
+// commandsIn is how many commands e carries. A change of members has none.
+func commandsIn(e *raftpb.Entry) int {
+	if e.GetType() != raftpb.EntryNormal {
+		return 0
+	}
+	_, n, _, err := decodeBatchHeader(e.GetData())
+	if err != nil {
+		return 0
+	}
+	return int(n)
 }
 
 // uvarint reads one varint, in its shortest form only, so that a batch has one encoding.

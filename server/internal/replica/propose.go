@@ -2,6 +2,7 @@ package replica
 
 import (
 	"fmt"
+	"slices"
 
 	"go.etcd.io/raft/v3/raftpb"
 )
@@ -236,6 +237,7 @@ func (r *Replica) superseded(s *raftpb.Snapshot, w *Work) {
 // held are other members' proposals that wait for the leader's next write.
 type held struct {
 	messages []*raftpb.Message
+	commands int
 	bytes    int
 }
 
@@ -249,15 +251,55 @@ func (h *held) put(m *raftpb.Message) bool {
 		return false
 	}
 	h.messages, h.bytes = append(h.messages, m), h.bytes+n
+	h.commands += commandsIn(m.GetEntries()[0])
 	return true
 }
 
-// holding tells a leader to gather proposals: its last entries are neither written nor committed yet. What would be
-// appended now had to wait for the same disks, here and on the other members; gathered, it is one write, one message to
-// each of them and one acknowledgement in place of many. A slow disk of the leader alone holds up nothing for longer than
-// the others need for a commit.
+// holding tells a leader to gather proposals. Gathered, they are one write, one message to each of the others and one
+// acknowledgement in place of many, on each of the members. What waits goes once the last entries are committed, or
+// before that when they are written here and as much waits as is under way: so where a commit takes long because the
+// members are far apart, at most half of the proposals wait for a round that is not theirs. While the leader has still
+// to write it waits for the commit alone, which its slow disk does not hold up.
 func (r *Replica) holding(now view) bool {
-	return now.role == Leader && r.appends.out != r.appends.back && r.last > now.commit
+	if now.role != Leader || r.last <= now.commit {
+		return false
+	}
+	return r.appends.out != r.appends.back || r.queue.len()+r.held.commands < r.flight.commands
+}
+
+// flight is how many commands a leader has appended and does not know to be committed.
+type flight struct {
+	appends  []flown
+	commands int
+}
+
+// flown is an append's last index, and how many commands it has.
+type flown struct {
+	index    uint64
+	commands int
+}
+
+// appended notes what an append hands out. What a former leader had under way is not its business any more.
+func (f *flight) appended(entries []*raftpb.Entry, now view) {
+	if now.role != Leader {
+		*f = flight{}
+		return
+	}
+	n := 0
+	for _, e := range entries {
+		n += commandsIn(e)
+	}
+	f.appends = append(f.appends, flown{entries[len(entries)-1].GetIndex(), n})
+	f.commands += n
+}
+
+// committed forgets what is.
+func (f *flight) committed(index uint64) {
+	n := 0
+	for ; n < len(f.appends) && f.appends[n].index <= index; n++ {
+		f.commands -= f.appends[n].commands
+	}
+	f.appends = slices.Delete(f.appends, 0, n)
 }
 
 // release gives raft what was held, in order. If this member does not lead any more, it is refused like all that comes

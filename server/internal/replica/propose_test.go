@@ -482,3 +482,31 @@ func TestLeaderGathersWhileItWrites(t *testing.T) {
 		})
 	}
 }
+
+// Where a commit takes long, what waits is appended when it is as much as is under way, and all of it with the commit.
+func TestLeaderAppendsAheadOfTheCommit(t *testing.T) {
+	c := newCluster(t, 3, Config{MaxBatchesInFlight: 100})
+	l := c.elect(1)
+	base := l.Status().LastIndex
+	c.lose = byType(raftpb.MsgAppResp)
+	var appended []uint64
+	for range 9 {
+		c.propose(l, 0)
+		c.settle()
+		appended = append(appended, l.Status().LastIndex-base)
+	}
+	require.Equal(t, []uint64{1, 2, 2, 3, 3, 3, 3, 4, 4}, appended)
+	c.propose(c.at(2), 0)
+	c.settle()
+	require.Len(t, l.held.messages, 1, "another member's proposals wait as well")
+
+	c.lose = nil
+	c.tick(4)
+	require.Empty(t, l.held.messages)
+	require.Empty(t, l.flight.appends)
+	require.Zero(t, l.flight.commands)
+	c.checkFates()
+	for _, f := range c.proposals {
+		require.Equal(t, 1, f.handed)
+	}
+}

@@ -31,6 +31,7 @@ type Replica struct {
 	serial  uint64   // the last batch's sequence
 	blocked bool     // raft dropped our last batch; try again when something has changed
 	office  office   // what a leader remembers about the batches it appended
+	flight  flight   // what a leader waits for
 	held    held     // what a leader appends with the next write
 	reads   reads
 	changes changes
@@ -209,6 +210,7 @@ func (r *Replica) Work() (Work, bool) {
 		r.blocked = false
 	}
 	r.view = now
+	r.flight.committed(now.commit)
 	w.Retry = append(r.queue.expire(now.term), r.changes.expire(now.term)...)
 	if !r.holding(now) {
 		r.release()
@@ -273,6 +275,7 @@ func (r *Replica) newAppend(m *raftpb.Message, now view) *Append {
 	if n := len(a.Entries); n > 0 {
 		r.last = a.Entries[n-1].GetIndex()
 		r.reads.appended(a.Entries, now)
+		r.flight.appended(a.Entries, now)
 		r.changes.appended(a.Entries)
 	}
 	return a
