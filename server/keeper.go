@@ -21,7 +21,7 @@ import (
 
 // keeper is the goroutine that keeps the member small: it writes what changed
 // to the checkpoint, lets go of the log and of the history that the checkpoint
-// covers, and, on the leader, proposes compaction.
+// covers, packs what is left, and, on the leader, proposes compaction.
 type keeper struct {
 	s       *Server
 	log     *slog.Logger
@@ -29,6 +29,7 @@ type keeper struct {
 	asked   int64     // the last revision proposed for compaction
 	pressed time.Time // when the keeper saw that there is no space; zero while there is
 	given   givenHashes
+	packing packing
 	request chan chan error
 	unsaved atomic.Int64  // bytes of the commands applied since the last checkpoint, about
 	full    chan struct{} // capacity 1: they are many
@@ -62,13 +63,16 @@ func (k *keeper) run(stop <-chan struct{}) {
 	defer ticker.Stop()
 	for {
 		var asked chan error
+		regular := false
 		select {
 		case <-stop:
 			return
 		case <-ticker.C:
+			regular = true
 		case <-k.full:
 		case asked = <-k.request:
 		}
+		applied := k.unsaved.Load()
 		err := k.save()
 		if asked != nil {
 			asked <- err
@@ -76,6 +80,9 @@ func (k *keeper) run(stop <-chan struct{}) {
 		if err != nil {
 			k.s.fail(fmt.Errorf("checkpoint: %w", err))
 			return
+		}
+		if k.packing.due(applied, regular, k.s.store.packSize()) {
+			k.pack(stop)
 		}
 		k.proposeCompaction(time.Now())
 		ticker.Reset(k.relieve(time.Now()))

@@ -66,6 +66,32 @@ func (s *store) advanced(index uint64) {
 	s.applied.Store(index)
 }
 
+// packSize tells the packing how large the machine is.
+func (s *store) packSize() packSize {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return packSize{live: s.machine.Size().Live, keys: s.machine.KeysHeld()}
+}
+
+// shrink makes the event window small, and shows it to who holds on to the large one.
+func (s *store) shrink(refresh func(state.History)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.machine.Shrink()
+	s.view_.Store(nil)
+	refresh(s.machine.History())
+}
+
+// pack moves some of the machine's versions to new memory, from a key on, and
+// returns where to go on. The view is dropped, as it would hold on to the old one.
+func (s *store) pack(from string) (next string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next = s.machine.Pack(from, packKeys)
+	s.view_.Store(nil)
+	return next
+}
+
 // replace puts a machine restored from a received checkpoint in place.
 func (s *store) replace(m *state.Machine) {
 	s.mu.Lock()

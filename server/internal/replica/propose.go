@@ -234,6 +234,12 @@ func (r *Replica) superseded(s *raftpb.Snapshot, w *Work) {
 	r.overtaken(term, w)
 }
 
+// gathering is why a leader lets proposals wait, and those of the others that do.
+type gathering struct {
+	flight flight
+	held   held
+}
+
 // held are other members' proposals that wait for the leader's next write.
 type held struct {
 	messages []*raftpb.Message

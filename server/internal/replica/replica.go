@@ -31,12 +31,11 @@ type Replica struct {
 	serial  uint64   // the last batch's sequence
 	blocked bool     // raft dropped our last batch; try again when something has changed
 	office  office   // what a leader remembers about the batches it appended
-	flight  flight   // what a leader waits for
-	held    held     // what a leader appends with the next write
 	reads   reads
 	changes changes
 
 	answers
+	gathering
 	last     uint64 // the last index handed out in an Append
 	applied  uint64 // the last index acknowledged by Applied
 	appends  handed

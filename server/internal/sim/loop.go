@@ -10,6 +10,9 @@ import (
 	"github.com/latchkey-go/latchkey/server/internal/state"
 )
 
+// packKeys is how many keys a step of packing looks at: few, so that a pass is many steps.
+const packKeys = 7
+
 // pump does what the loop goroutine does after each input.
 func (n *node) pump() {
 	for n.up {
@@ -288,6 +291,10 @@ func (n *node) save() {
 		n.s.note("checkpoint", n.id, ch.Index, uint64(len(n.store.rows)))
 		n.rep.Checkpointed(replica.Snapshot{Index: ch.Index, Term: ch.Term, ConfState: n.store.conf})
 		n.mach.Archived(ch.Revision)
+		if n.packed == "" {
+			n.mach.Shrink()
+		}
+		n.packed = n.mach.Pack(n.packed, packKeys)
 		if err := n.wal.Release(ch.Index); err != nil {
 			panic(fmt.Sprintf("release: %v", err))
 		}

@@ -56,6 +56,7 @@ type process struct {
 	applyQueue  []*replica.Apply
 	applying    bool
 	saving      bool
+	packed      string // where packing goes on
 	reads       []confirmed
 	leases      leases
 }

@@ -157,11 +157,13 @@ func (w *window) seal() {
 	w.tail, w.tailBytes = nil, 0
 }
 
-// drop lets go of the oldest chunks while the window is over its limit and they are archived. The list is copied, since
-// a slice of it would keep the dropped chunks alive.
-func (w *window) drop() {
+// drop lets go of the oldest chunks while the window is over its limit and they are archived.
+func (w *window) drop() { w.dropTo(w.limit) }
+
+// dropTo is drop with another limit. The list is copied, since a slice of it would keep the dropped chunks alive.
+func (w *window) dropTo(limit int) {
 	n := 0
-	for n < len(w.sealed) && w.bytes > w.limit {
+	for n < len(w.sealed) && w.bytes > limit {
 		c := w.sealed[n]
 		if c.last() > w.archived {
 			break

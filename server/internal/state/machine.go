@@ -107,7 +107,8 @@ type Machine struct {
 // room is working space that is used again.
 type room struct {
 	checksum []byte
-	victims  []*Version // of range deletes
+	victims  []*Version // of range deletes, and of packing
+	packer   packer
 }
 
 // New returns an empty store.
@@ -218,6 +219,9 @@ func (m *Machine) CompactRevision() int64 { return m.compact }
 
 // Size returns what the store holds now.
 func (m *Machine) Size() Size { return m.size }
+
+// KeysHeld returns how many keys are in memory, deleted ones included that compaction has not removed.
+func (m *Machine) KeysHeld() int { return m.live.Len() + m.dead.Len() }
 
 // Counts returns what was applied.
 func (m *Machine) Counts() Counts { return m.counts }

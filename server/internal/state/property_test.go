@@ -80,7 +80,8 @@ type world struct {
 	model   *model
 	archive *memory
 	index   uint64
-	loaded  int64 // compact revision when m was last loaded; below it events may have lost their Prev
+	packed  string // where packing goes on
+	loaded  int64  // compact revision when m was last loaded; below it events may have lost their Prev
 	olds    []old
 	met     tally
 }
@@ -137,7 +138,7 @@ func TestMachineAgreesWithModelForLong(t *testing.T) {
 		"*etcdserverpb.CompactionResponse", "*etcdserverpb.LeaseGrantResponse", "*etcdserverpb.LeaseRevokeResponse",
 		"*etcdserverpb.MemberUpdateResponse", "*etcdserverpb.RangeResponse",
 		"archive read", "dropped", "removed", "half swept at restart", "lost to a compaction",
-		"several writes in one revision",
+		"several writes in one revision", "packed", "packed a tombstone", "shrunk",
 	} {
 		require.Greater(t, met[what], runs, "%s happened too seldom: %v", what, met)
 	}
@@ -147,7 +148,7 @@ func TestMachineAgreesWithModelForLong(t *testing.T) {
 func (w *world) run(n int) {
 	for range n {
 		pick(w, "step", w.apply, w.apply, w.apply, w.apply, w.read, w.read, w.sweep, w.sweep, w.keepView, w.checkpoint,
-			w.settle, w.restart, w.transfer)()
+			w.settle, w.restart, w.transfer, w.pack)()
 		w.compare()
 	}
 	w.read()
@@ -314,6 +315,31 @@ func (w *world) readView(v *View, m *model) {
 		require.Nil(w, v.Get(string(key)))
 	} else {
 		require.Equal(w, *k, unplain(v.Get(string(key))))
+	}
+}
+
+// pack moves a stretch of the versions, and makes the window small.
+func (w *world) pack() {
+	if held := w.m.window.bytes; w.pick(3, "shrink") == 0 {
+		if w.m.Shrink(); w.m.window.bytes < held {
+			w.met["shrunk"]++
+		}
+	}
+	newest := func() (all []*Version) {
+		merge(w.m.live, w.m.dead, "", func(v *Version) bool { all = append(all, v); return true })
+		return all
+	}
+	before := newest()
+	w.packed = w.m.Pack(w.packed, 1+w.pick(8, "pack"))
+	for i, v := range newest() {
+		require.Equal(w, plain(before[i]), plain(v))
+		if v == before[i] {
+			continue
+		}
+		w.met["packed"]++
+		if v.Deleted {
+			w.met["packed a tombstone"]++
+		}
 	}
 }
 

@@ -206,6 +206,15 @@ func (h *Hub) Publish(history state.History, compact int64) {
 	}
 }
 
+// Refresh shows the same revision with another history, whose window is smaller. It does nothing once a later revision
+// was published.
+func (h *Hub) Refresh(history state.History) {
+	old := h.latest.Load()
+	if old.history.Last() == history.Last() {
+		h.latest.CompareAndSwap(old, &snapshot{history: history, compact: old.compact})
+	}
+}
+
 // Replace runs f, which puts another machine with another archive in place and publishes its history, while no stream
 // reads the archive. Otherwise a stream could miss what the new archive does not have, and not learn from the compact
 // revision that it did. Streams that need the archive wait for f.

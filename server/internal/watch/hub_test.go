@@ -619,3 +619,24 @@ func TestClose(t *testing.T) {
 	s.Close()
 	require.NoError(t, w.hub.check())
 }
+
+// What is refreshed is the revision that is shown, or nothing.
+func TestRefresh(t *testing.T) {
+	w := newWorld(1<<20, &limits{})
+	w.apply(put("a", "1"))
+	earlier := w.machine.History()
+	w.apply(put("a", "2"))
+	w.hub.Refresh(earlier)
+	require.Equal(t, int64(3), w.hub.Revision(), "a history of the past is not shown again")
+
+	for range 3000 {
+		w.apply(put("a", "3"))
+	}
+	w.checkpoint(0)
+	w.machine.Shrink()
+	require.Equal(t, int64(1), w.hub.latest.Load().history.First())
+	w.hub.Refresh(w.machine.History())
+	require.Greater(t, w.machine.History().First(), int64(1))
+	require.Equal(t, w.machine.History().First(), w.hub.latest.Load().history.First())
+	require.Equal(t, w.machine.CompactRevision(), w.hub.latest.Load().compact)
+}

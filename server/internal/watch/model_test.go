@@ -224,6 +224,8 @@ func (m *model) act(t *rapid.T, action string) {
 		}
 	case "checkpoint":
 		m.checkpoint(rapid.IntRange(0, 50).Draw(t, "sweep"))
+	case "shrink":
+		m.shrink()
 	case "compact":
 		m.compactBehind(rapid.Int64Range(0, 60).Draw(t, "behind"))
 	case "create":
@@ -253,7 +255,7 @@ func TestModel(t *testing.T) {
 	}
 	for _, what := range []string{
 		"progress of all", "progress of one", "compacted", "batches", "scans", "installs",
-		"lagged again", "compacted while reading",
+		"lagged again", "compacted while reading", "shrunk",
 	} {
 		require.NotZero(t, seen[what], fmt.Sprintf("no run showed: %s", what))
 	}
@@ -270,7 +272,7 @@ func runModel(t *rapid.T, seen map[string]int) {
 	actions := []string{
 		"apply", "apply", "apply", "dispatch", "dispatch", "step", "step", "step", "checkpoint", "compact",
 		"create", "create", "cancel", "progress", "tick", "install",
-		"compact while reading",
+		"compact while reading", "shrink",
 	}
 	for i := range rapid.IntRange(10, 800).Draw(t, "actions") {
 		m.act(t, rapid.SampledFrom(actions).Draw(t, "action"))
@@ -294,6 +296,19 @@ func runModel(t *rapid.T, seen map[string]int) {
 	require.Equal(t, Stats{}, m.hub.Stats())
 	require.Zero(t, m.hub.live.size)
 	m.seen["scans"] += m.archive.scans
+}
+
+// shrink moves the versions and makes the window small, as a member does that has nothing else to do.
+func (m *model) shrink() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	first := m.machine.History().First()
+	m.machine.Shrink()
+	m.hub.Refresh(m.machine.History())
+	m.machine.Pack("", len(modelKeys))
+	if m.machine.History().First() > first {
+		m.seen["shrunk"]++
+	}
 }
 
 func (m *model) compactBehind(revisions int64) {
