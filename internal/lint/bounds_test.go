@@ -110,7 +110,6 @@ var unlisted = map[string]string{
 	"client.ackTimeoutMax":           "a part of the session's own time",
 	"client.trustMarginMax":          "a part of the session's own time",
 	"client.updateDelayMax":          "between the runs of updateRunsMax",
-	"contender.retryMax":             "between tries, as those of the client",
 	"disk.maxIdleImages":             "of the disk for tests",
 	"front.codesMax":                 "gRPC's own",
 	"front.maxStreamID":              "HTTP/2's own",

@@ -10,6 +10,7 @@ import (
 	"github.com/latchkey-go/latchkey/client"
 	"github.com/latchkey-go/latchkey/recipes/fence"
 	"github.com/latchkey-go/latchkey/recipes/internal/contender"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 // Election is an election by name. Any number of Election objects of one name,
@@ -184,7 +185,7 @@ func (e *Election[T]) bury(ctx context.Context, c *contender.Claim, former clien
 		next := encode(succession{To: own, Term: fence.Token(c.Token())})
 		ops = append(ops, client.OpPut(e.keys.next(), next, client.WithLease(c.Session().ID())))
 	}
-	return contender.Retry(ctx, func() error {
+	return retry.Do(ctx, func() error {
 		_, err := e.client.Txn().
 			If(c.Guard()...).If(client.CreateRevision(former.Key).Equal(former.CreateRevision)).
 			Then(ops...).Commit(ctx)

@@ -7,7 +7,7 @@ import (
 	"iter"
 
 	"github.com/latchkey-go/latchkey/client"
-	"github.com/latchkey-go/latchkey/recipes/internal/contender"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 // pageKeys is how many keys are read at once. Below a candidate's name there may
@@ -171,7 +171,7 @@ func (e *Election[T]) readAll(ctx context.Context) (kvs []client.KV, rev client.
 		return nil, 0, e.err
 	}
 	for {
-		err = contender.Retry(ctx, func() error {
+		err = retry.Do(ctx, func() error {
 			kvs, rev, err = e.readOnce(ctx)
 			return err
 		})

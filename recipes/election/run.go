@@ -7,7 +7,7 @@ import (
 
 	"github.com/latchkey-go/latchkey/client"
 	"github.com/latchkey-go/latchkey/recipes/fence"
-	"github.com/latchkey-go/latchkey/recipes/internal/contender"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 const (
@@ -45,7 +45,7 @@ const (
 func (e *Election[T]) Run(ctx context.Context, val T, fn func(ctx context.Context, l *Leadership[T]) error) error {
 	for {
 		var l *Leadership[T]
-		err := contender.Retry(ctx, func() (err error) {
+		err := retry.Do(ctx, func() (err error) {
 			l, err = e.Campaign(ctx, val)
 			return err
 		})

@@ -11,7 +11,7 @@ import (
 
 	"github.com/latchkey-go/latchkey/client"
 	"github.com/latchkey-go/latchkey/recipes/fence"
-	"github.com/latchkey-go/latchkey/recipes/internal/contender"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 // withdrawTimeout bounds how long a request that is over is tried to be removed.
@@ -75,7 +75,7 @@ func (e *Election[T]) request(ctx context.Context, req request) error {
 	put := client.OpPut(key, encode(req), client.WithLease(s.ID()))
 	defer e.withdraw(ctx, key)
 	var res *client.TxnResult
-	err = contender.Retry(ctx, func() error { // nobody else has a key of that name
+	err = retry.Do(ctx, func() error { // nobody else has a key of that name
 		res, err = e.client.Txn().If(leads).Then(put).Commit(ctx)
 		return err
 	})

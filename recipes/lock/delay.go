@@ -10,6 +10,7 @@ import (
 	"github.com/latchkey-go/latchkey/client"
 	"github.com/latchkey-go/latchkey/recipes/fence"
 	"github.com/latchkey-go/latchkey/recipes/internal/contender"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 const (
@@ -118,7 +119,7 @@ func (h *hold) leaveMark(ctx context.Context) error {
 	// that failed.
 	ttl := session.TTL()
 	var granted client.LeaseInfo
-	err := contender.Retry(ctx, func() (err error) {
+	err := retry.Do(ctx, func() (err error) {
 		granted, err = h.bid.client.Grant(ctx, ttl+h.bid.opts.delay+2*ttl/markRenewals)
 		return err
 	})
@@ -141,7 +142,7 @@ func (h *hold) leaveMark(ctx context.Context) error {
 		puts[i] = client.OpPut(name+markSuffix, value, client.WithLease(granted.ID))
 	}
 	// It can be repeated: it has no effect once our key is gone.
-	return contender.Retry(ctx, func() error {
+	return retry.Do(ctx, func() error {
 		_, err := h.claim.Txn().Then(puts...).Commit(ctx)
 		return err
 	})

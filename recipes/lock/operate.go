@@ -8,6 +8,7 @@ import (
 	"github.com/latchkey-go/latchkey/client"
 	"github.com/latchkey-go/latchkey/recipes/fence"
 	"github.com/latchkey-go/latchkey/recipes/internal/contender"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 // editTries bounds the attempts to write a key that others write all the time.
@@ -64,7 +65,7 @@ func Break(ctx context.Context, c *client.Client, name string, t fence.Token) er
 		victim, err = find(ctx, c, name, t)
 	}
 	if err == nil || errors.Is(err, ErrUnreachable) {
-		err = contender.Retry(ctx, func() error {
+		err = retry.Do(ctx, func() error {
 			_, err := c.Txn().
 				If(client.CreateRevision(victim.Key).Equal(client.Revision(t))).
 				Then(client.OpDelete(victim.Key)).
@@ -105,7 +106,7 @@ func find(ctx context.Context, c *client.Client, name string, t fence.Token) (Co
 // somebody else wrote it meanwhile, or that an attempt whose answer was lost has;
 // ErrNotHeld that it is gone.
 func edit(ctx context.Context, c *client.Client, of Contender, field string, v any) error {
-	return contender.Retry(ctx, func() error { return editOnce(ctx, c, of, field, v) })
+	return retry.Do(ctx, func() error { return editOnce(ctx, c, of, field, v) })
 }
 
 func editOnce(ctx context.Context, c *client.Client, of Contender, field string, v any) error {

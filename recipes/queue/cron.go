@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 	"github.com/latchkey-go/latchkey/recipes/queue/internal/shard"
 )
 
@@ -75,7 +76,7 @@ func (q *core) beginCron(ctx context.Context, c *cron, now time.Time) error {
 	for n := 0; ; n++ {
 		_, err := q.client.Txn().If(client.Missing(key)).
 			Then(client.OpPut(key, []byte(shard.Bound(now.UnixMilli())))).Commit(ctx)
-		if err == nil || !temporary(err) || !pause(ctx, n) {
+		if err == nil || !retry.Temporary(err) || !pause(ctx, n) {
 			return err // twice does no harm
 		}
 	}
@@ -123,7 +124,7 @@ func (q *core) fire(ctx context.Context, c *cron) error {
 		if err == nil || errors.Is(err, client.ErrNotFound) {
 			break
 		}
-		if !temporary(err) || !pause(ctx, n) {
+		if !retry.Temporary(err) || !pause(ctx, n) {
 			return err
 		}
 	}

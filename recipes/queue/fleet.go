@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 	"github.com/latchkey-go/latchkey/recipes/queue/internal/shard"
 )
 
@@ -58,7 +59,7 @@ func (w *worker) join(ctx context.Context) error {
 		if err == nil {
 			break
 		}
-		if !temporary(err) || !pause(ctx, n) {
+		if !retry.Temporary(err) || !pause(ctx, n) {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 const (
@@ -144,7 +145,7 @@ func (q *core) work(ctx context.Context, h RawHandler, o runOptions) error {
 			return fmt.Errorf("work on queue %q: %w: %w", q.name, client.ErrSessionLost, err)
 		case errors.Is(err, client.ErrClosed):
 			return fmt.Errorf("work on queue %q: %w", q.name, err)
-		case !errors.Is(err, errAnew) && !temporary(err) && !errors.Is(err, client.ErrSessionLost) && !errors.Is(err, client.ErrLeaseNotFound):
+		case !errors.Is(err, errAnew) && !retry.Temporary(err) && !errors.Is(err, client.ErrSessionLost) && !errors.Is(err, client.ErrLeaseNotFound):
 			return fmt.Errorf("work on queue %q: %w", q.name, err)
 		}
 		q.opts.log.Warn("worker begins anew", "queue", q.name, "reason", err)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 	"github.com/latchkey-go/latchkey/recipes/queue/internal/shard"
 )
 
@@ -147,7 +148,7 @@ func (w *worker) persist(t shard.Txn, again func()) (*shard.Answer, error) {
 			continue
 		case errors.Is(err, client.ErrUncertain):
 			again()
-		case !temporary(err):
+		case !retry.Temporary(err):
 			return nil, fmt.Errorf("write claims: %w", err)
 		}
 		if !pause(w.life, n) {

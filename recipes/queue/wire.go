@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 	"github.com/latchkey-go/latchkey/recipes/queue/internal/shard"
 )
 
@@ -128,7 +129,7 @@ func (q *core) settle(ctx context.Context, t shard.Txn) (a *shard.Answer, again 
 		}
 		if errors.Is(err, client.ErrUncertain) {
 			again = true
-		} else if !temporary(err) {
+		} else if !retry.Temporary(err) {
 			return nil, again, err
 		}
 		if ctx.Err() != nil || !pause(ctx, n) {
@@ -137,23 +138,8 @@ func (q *core) settle(ctx context.Context, t shard.Txn) (a *shard.Answer, again 
 	}
 }
 
-// temporary says that a request may succeed if it is tried again.
-func temporary(err error) bool {
-	return errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrNoLeader) ||
-		errors.Is(err, client.ErrOverloaded) || errors.Is(err, client.ErrUncertain)
-}
-
 // pause waits before attempt n+1. It returns false when ctx ends first.
-func pause(ctx context.Context, n int) bool {
-	timer := time.NewTimer(min(resendMax, resendMin<<min(n, 10)))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
+func pause(ctx context.Context, n int) bool { return retry.BackoffWithin(ctx, n, resendMin, resendMax) }
 
 func millis(t time.Time) int64 {
 	if t.IsZero() {

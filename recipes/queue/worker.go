@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 	"github.com/latchkey-go/latchkey/recipes/queue/internal/shard"
 )
 
@@ -435,7 +436,7 @@ func (w *worker) leave() error {
 	defer cancel()
 	for n := 0; ; n++ {
 		_, err := w.q.client.Delete(ctx, shard.WorkerKey(w.id))
-		if err == nil || !temporary(err) || !pause(ctx, n) {
+		if err == nil || !retry.Temporary(err) || !pause(ctx, n) {
 			return nil // else it ends with its session
 		}
 	}

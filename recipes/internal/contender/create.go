@@ -7,12 +7,7 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/client"
-)
-
-const (
-	// The pause before a request is repeated whose answer did not come.
-	retryMin = 5 * time.Millisecond
-	retryMax = 500 * time.Millisecond
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 // Entry is what a recipe adds to the transaction that creates the keys: more
@@ -95,10 +90,10 @@ func (c *Claim) attempt(ctx context.Context, request func() error) error {
 			c.spec.Session.Doubt() // so that the next claim has another
 			c.lose(&client.SessionError{ID: c.spec.Session.ID(), Reason: client.ErrSessionRevoked}, true)
 			return context.Cause(c.ctx)
-		case !temporary(err):
+		case !retry.Temporary(err):
 			return err
 		}
-		if !pause(ctx, n) {
+		if !retry.Backoff(ctx, n) {
 			return c.ended(ctx)
 		}
 	}
@@ -143,35 +138,5 @@ func (c *Claim) begin(token client.Revision) {
 	if c.Token() == 0 {
 		c.watch = time.AfterFunc(guardDelay, c.guard)
 		c.token.Store(int64(token))
-	}
-}
-
-// Retry calls request until it is answered, by a success or by an error that
-// trying again does not cure, or ctx ends. It is for requests that may be
-// executed more than once.
-func Retry(ctx context.Context, request func() error) error {
-	for n := 0; ; n++ {
-		err := request()
-		if err == nil || !temporary(err) || ctx.Err() != nil || !pause(ctx, n) {
-			return err
-		}
-	}
-}
-
-// temporary says that a request may succeed if it is tried again.
-func temporary(err error) bool {
-	return errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrNoLeader) ||
-		errors.Is(err, client.ErrOverloaded) || errors.Is(err, client.ErrUncertain)
-}
-
-// pause waits before attempt n+1. It returns false when ctx ends first.
-func pause(ctx context.Context, n int) bool {
-	timer := time.NewTimer(min(retryMax, retryMin<<min(n, 10)))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 // guardDelay is how long a claim has its keys before it watches them: a lock
@@ -33,8 +34,8 @@ func (c *Claim) guardKey(i int) {
 			if rev, err = c.lookAgain(i); err != nil {
 				c.lose(err, errors.Is(err, ErrDeleted) && len(c.spec.Keys) == 1)
 			}
-		case temporary(err):
-			pause(c.ctx, n)
+		case retry.Temporary(err):
+			retry.Backoff(c.ctx, n)
 		default:
 			// Who can not see the key any more can not know that it is his. If
 			// the claim has ended anyway, this has no effect.

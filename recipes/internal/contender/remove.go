@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 // undo starts remove, once.
@@ -54,7 +55,7 @@ func (c *Claim) delete(clean bool) error {
 		case errors.Is(err, client.ErrUncertain):
 			uncertain = true
 		}
-		pause(ctx, n)
+		retry.Backoff(ctx, n)
 	}
 }
 
@@ -101,7 +102,7 @@ func sweep(c *client.Client, s *client.Session, id slotID) {
 		wait, cancel := context.WithDeadline(ctx, until)
 		for _, err := range c.Watch(wait, key, client.FromRevision(rev+1), client.WithoutDeletes()) {
 			if err != nil {
-				pause(wait, n) // it is time, or the watch has to be made anew
+				retry.Backoff(wait, n) // it is time, or the watch has to be made anew
 			}
 			break
 		}
@@ -117,7 +118,7 @@ func sweepOnce(ctx context.Context, c *client.Client, key string, lease client.L
 		if err == nil {
 			return res.Revision
 		}
-		if !pause(ctx, n) {
+		if !retry.Backoff(ctx, n) {
 			return 0
 		}
 	}

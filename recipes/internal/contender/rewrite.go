@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 // Rewrite gives the i-th key another value. The key keeps its create revision
@@ -59,10 +60,10 @@ func (c *Claim) rewrite(ctx context.Context, i int, value []byte, only []client.
 			continue
 		case errors.Is(err, client.ErrUncertain):
 			uncertain = true
-		case !temporary(err) && ctx.Err() == nil:
+		case !retry.Temporary(err) && ctx.Err() == nil:
 			return err
 		}
-		if ctx.Err() != nil || !pause(ctx, n) {
+		if ctx.Err() != nil || !retry.Backoff(ctx, n) {
 			if uncertain && !errors.Is(err, client.ErrUncertain) {
 				return errors.Join(client.ErrUncertain, err)
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/latchkey-go/latchkey/client"
+	"github.com/latchkey-go/latchkey/recipes/internal/retry"
 )
 
 // View is what a claim knows of its rivals at one revision.
@@ -151,7 +152,7 @@ func (c *Claim) confirm(ctx context.Context, seen client.Revision, reads []clien
 			return View{}, context.Cause(c.ctx)
 		case ctx.Err() != nil:
 			return View{}, c.ended(ctx)
-		case !temporary(err) || !pause(ctx, n):
+		case !retry.Temporary(err) || !retry.Backoff(ctx, n):
 			return View{}, err
 		}
 	}
@@ -174,7 +175,7 @@ func (c *Claim) reason(own []client.OpResult) (reason error, gone bool) {
 
 // Get reads, again and again until there is an answer or ctx ends.
 func (c *Claim) Get(ctx context.Context, key string, opts ...client.GetOption) (res *client.GetResult, err error) {
-	err = Retry(ctx, func() error {
+	err = retry.Do(ctx, func() error {
 		res, err = c.spec.Client.Get(ctx, key, opts...)
 		return err
 	})
