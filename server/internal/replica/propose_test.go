@@ -441,8 +441,8 @@ func (c *cluster) shuffleWire(intN func(int) int) {
 	}
 }
 
-// A leader that writes gathers what comes, from itself and from others, until its entries are written or committed, and
-// no more than its bound.
+// A leader that writes gathers what comes, from itself and from others, until its entries are committed, or written and
+// more waits than is under way; and no more than its bound.
 func TestLeaderGathersWhileItWrites(t *testing.T) {
 	for name, end := range map[string]func(c *cluster, l *member){
 		"until they are written": func(c *cluster, l *member) { c.persist(l, len(l.appends)) },
