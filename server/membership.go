@@ -40,6 +40,10 @@ type belonging struct {
 	learner  atomic.Bool // this member is one
 	acquaint *acquaintance
 
+	expulsion context.Context // ends when a peer has said that this member was removed
+	expel     context.CancelFunc
+	parting   sync.Once
+
 	rosterMu sync.Mutex // protects roster, and that the transport is told in order
 	roster   *roster
 }
@@ -115,11 +119,20 @@ func (s *Server) followMembers(r *roster) {
 		s.connectMembers(s.roster)
 	})
 	if slices.Contains(r.removed, id) {
-		time.AfterFunc(farewell, func() {
-			s.graceful.Store(true) // so that the next start knows at once
-			s.fail(ErrRemoved)
-		})
+		s.part(true) // so that the next start knows at once
 	}
+}
+
+// part ends a member that was removed, a little later.
+func (s *Server) part(graceful bool) {
+	s.parting.Do(func() {
+		time.AfterFunc(farewell, func() {
+			if s.stopped.Err() == nil {
+				s.graceful.Store(graceful)
+				s.fail(ErrRemoved)
+			}
+		})
+	})
 }
 
 // connectMembers tells the transport; rosterMu is held.
@@ -134,9 +147,10 @@ func (s *Server) connectMembers(r *roster) {
 
 // expelled is told by the transport that a peer refuses this member for good.
 func (s *Server) expelled(by uint64) {
-	if s.stopped.Err() == nil {
+	if s.stopped.Err() == nil && s.expulsion.Err() == nil {
 		s.log.Info("a peer says that this member was removed", "peer", hex(by))
-		s.fail(ErrRemoved)
+		s.expel()
+		s.part(false)
 	}
 }
 
@@ -183,7 +197,30 @@ func (b backend) RemoveMember(ctx context.Context, id uint64) ([]*pb.Member, err
 	if id == b.leader.Load() {
 		b.deposeLeader(ctx, id)
 	}
+	if id == b.identity.MemberID {
+		return b.removeItself(ctx)
+	}
 	return b.changeMembers(ctx, state.KindMemberRemove, &state.MemberChange{ID: id})
+}
+
+// removeItself removes this member. It need not hear that this was committed: a
+// leader tells those who are removed no more, and the last that it told them may be
+// older. Then a peer that refuses the next connection says so.
+func (b backend) removeItself(ctx context.Context) ([]*pb.Member, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(b.expulsion, cancel)()
+	id := b.identity.MemberID
+	members, err := b.changeMembers(ctx, state.KindMemberRemove, &state.MemberChange{ID: id})
+	if err == nil || b.expulsion.Err() == nil {
+		return members, err
+	}
+	for _, m := range b.Members() {
+		if m.ID != id {
+			members = append(members, m.Proto())
+		}
+	}
+	return members, nil
 }
 
 // UpdateMember implements rpc.Membership.

@@ -263,17 +263,32 @@ func TestRemovedWhileDown(t *testing.T) {
 	require.NotEqual(t, id, c.Member(i).ID())
 }
 
-// TestRemovedMemberRemembers restarts one that was removed while it ran.
-func TestRemovedMemberRemembers(t *testing.T) {
-	ctx := testContext(t)
-	c := servertest.Three(t, loose)
-	gone := c.Leader()
-	m := c.Member(gone)
-	_, err := dial(t, c.Endpoints()[gone]).MemberRemove(ctx, &pb.MemberRemoveRequest{ID: m.ID()}) // asked itself
-	require.NoError(t, err)
-	requireEnds(t, m, server.ErrRemoved)
-	_, err = c.Start(gone)
-	require.ErrorIs(t, err, server.ErrRemoved)
+// TestRemovedMember removes a member that is asked to do so itself, the leader and
+// another one. It answers, ends, and ends again if it is started again: at once if
+// it has heard of its removal in the log, and else when the others say so.
+func TestRemovedMember(t *testing.T) {
+	for name, behind := range map[string]int{"leader": 0, "follower": 1} {
+		t.Run(name, func(t *testing.T) {
+			ctx := testContext(t)
+			c := servertest.Three(t, loose)
+			gone := (c.Leader() + behind) % 3
+			m := c.Member(gone)
+			r, err := dial(t, c.Endpoints()[gone]).MemberRemove(ctx, &pb.MemberRemoveRequest{ID: m.ID()})
+			require.NoError(t, err)
+			require.Len(t, r.Members, 2)
+			for _, left := range r.Members {
+				require.NotEqual(t, m.ID(), left.ID)
+			}
+			requireEnds(t, m, server.ErrRemoved)
+			again, err := c.Start(gone)
+			if err == nil {
+				requireEnds(t, again, server.ErrRemoved)
+				c.Kill(gone)
+				return
+			}
+			require.ErrorIs(t, err, server.ErrRemoved)
+		})
+	}
 }
 
 // TestWipedMember loses a directory: it may not come back as what it was, but as

@@ -117,6 +117,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, log: cfg.Logger.With("member", cfg.Name)}
 	s.requestTimeout = requestTimeoutBase + 2*cfg.ElectionTimeout
 	s.stopped, s.end = context.WithCancelCause(context.Background())
+	s.expulsion, s.expel = context.WithCancel(context.Background())
 	s.ready, s.done, s.halt = make(chan struct{}), make(chan struct{}), make(chan struct{})
 	s.stopping, s.checked = make(chan struct{}), make(chan struct{})
 	s.leadership.init(leaderlessTimeouts * cfg.ElectionTimeout)
