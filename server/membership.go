@@ -119,18 +119,25 @@ func (s *Server) followMembers(r *roster) {
 		s.connectMembers(s.roster)
 	})
 	if slices.Contains(r.removed, id) {
-		s.part(true) // so that the next start knows at once
+		s.part()
 	}
 }
 
-// part ends a member that was removed, a little later.
-func (s *Server) part(graceful bool) {
+// part ends a member that was removed, a little later. If it has heard of that in
+// the log by then, it ends with all it has applied, so that its next start knows.
+func (s *Server) part() {
 	s.parting.Do(func() {
 		time.AfterFunc(farewell, func() {
-			if s.stopped.Err() == nil {
-				s.graceful.Store(graceful)
-				s.fail(ErrRemoved)
+			if s.stopped.Err() != nil {
+				return
 			}
+			s.rosterMu.Lock()
+			heard := s.roster != nil && slices.Contains(s.roster.removed, s.identity.MemberID)
+			s.rosterMu.Unlock()
+			if heard {
+				s.graceful.Store(true)
+			}
+			s.fail(ErrRemoved)
 		})
 	})
 }
@@ -150,7 +157,7 @@ func (s *Server) expelled(by uint64) {
 	if s.stopped.Err() == nil && s.expulsion.Err() == nil {
 		s.log.Info("a peer says that this member was removed", "peer", hex(by))
 		s.expel()
-		s.part(false)
+		s.part()
 	}
 }
 
